@@ -1,0 +1,48 @@
+#include "base/json.h"
+
+#include "base/err.h"
+#include "base/str.h"
+
+#include <errno.h>
+#include <string.h>
+
+int gw_json_parse(const char *text, size_t n, json_t **ret_value, struct gw_err *err)
+{
+    json_error_t je;
+    json_t *v = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &je);
+    if (v == NULL)
+        return gw_err_set(err, -EINVAL, "line %d, column %d: %s", je.line, je.column, je.text);
+    *ret_value = v;
+    return 0;
+}
+
+char *gw_json_text(const json_t *value)
+{
+    char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+    gw_assert(text != NULL);
+    return text;
+}
+
+json_t *gw_json_stringn(const char *s, size_t n)
+{
+    json_t *v = json_stringn(s, n);
+    if (v == NULL) {
+        struct gw_buf b = {0};
+        gw_utf8_repair(&b, s, n);
+        v = json_stringn(b.data != NULL ? b.data : "", b.len);
+        gw_buf_fini(&b);
+    }
+    gw_assert(v != NULL);
+    return v;
+}
+
+json_t *gw_json_string(const char *s)
+{
+    return gw_json_stringn(s, strlen(s));
+}
+
+void gw_json_set(json_t *object, const char *key, json_t *value)
+{
+    int rc = json_object_set_new(object, key, value != NULL ? value : json_null());
+    gw_assert(rc == 0);
+}

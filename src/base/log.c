@@ -1,0 +1,157 @@
+#include "base/log.h"
+
+#include "base/err.h"
+#include "base/json.h"
+#include "base/str.h"
+#include "base/time.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static struct {
+    enum gw_log_format format;
+    enum gw_level level;
+    int fd;
+    bool colour;
+    const char *boot_id; /* borrowed */
+    unsigned generation;
+    unsigned long lost;
+} sink = {.level = GW_INFO, .fd = STDERR_FILENO};
+
+static const char *const level_names[] = {"debug", "info", "warn", "error"};
+static const char *const level_marks[] = {"\033[2m", "", "\033[33m", "\033[31m"};
+
+void gw_log_setup(enum gw_log_format format, enum gw_level level, int fd)
+{
+    sink.format = format;
+    sink.level = level;
+    sink.fd = fd;
+    const char *no_colour = getenv("NO_COLOR");
+    sink.colour = isatty(fd) && (no_colour == NULL || *no_colour == '\0');
+}
+
+void gw_log_identity(const char *boot_id)
+{
+    sink.boot_id = boot_id;
+}
+
+void gw_log_generation(unsigned generation)
+{
+    sink.generation = generation;
+}
+
+bool gw_log_is_json(void)
+{
+    return sink.format == GW_LOG_JSON;
+}
+
+bool gw_log_level_parse(const char *name, enum gw_level *ret_level)
+{
+    for (int i = 0; i < 4; i++)
+        if (strcmp(name, level_names[i]) == 0) {
+            *ret_level = (enum gw_level)i;
+            return true;
+        }
+    return false;
+}
+
+unsigned long gw_log_lost(void)
+{
+    return sink.lost;
+}
+
+static void write_line(const char *data, size_t n)
+{
+    ssize_t rc;
+    do
+        rc = write(sink.fd, data, n);
+    while (rc < 0 && errno == EINTR);
+    if (rc < (ssize_t)n)
+        sink.lost++;
+}
+
+json_t *gw_log_object(enum gw_level level, const char *event, const json_t *fields, const char *msg)
+{
+    json_t *o = json_object();
+    gw_json_set(o, "ts", json_integer(gw_wall_ms()));
+    gw_json_set(o, "level", json_string(level_names[level]));
+    gw_json_set(o, "event", json_string(event));
+    gw_json_set(o, "msg", gw_json_string(msg));
+    gw_json_set(o, "pid", json_integer(getpid()));
+    gw_json_set(o, "boot_id", sink.boot_id != NULL ? json_string(sink.boot_id) : NULL);
+    gw_json_set(o, "generation", json_integer(sink.generation));
+    if (fields != NULL)
+        (void)json_object_update_missing(o, (json_t *)fields);
+    return o;
+}
+
+/* A field as people read it: bare when it is one plain word, quoted JSON otherwise. */
+static void add_field(struct gw_buf *b, const char *key, const json_t *value)
+{
+    const char *s = json_string_value(value);
+    gw_buf_addf(b, " %s=", key);
+    if (s != NULL && *s != '\0' && s[strcspn(s, " \t\n\r\"=;")] == '\0') {
+        gw_buf_adds(b, s);
+        return;
+    }
+    char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+    gw_buf_adds(b, text != NULL ? text : "?");
+    free(text);
+}
+
+static void text_line(struct gw_buf *b, enum gw_level level, const char *event, const json_t *fields,
+                      const char *msg)
+{
+    int64_t now = gw_wall_ms();
+    time_t seconds = (time_t)(now / 1000);
+    struct tm tm;
+    char stamp[32];
+    (void)localtime_r(&seconds, &tm);
+    (void)strftime(stamp, sizeof stamp, "%H:%M:%S", &tm);
+    const char *dim = sink.colour ? "\033[2m" : "", *off = sink.colour ? "\033[0m" : "";
+    const char *mark = sink.colour ? level_marks[level] : "", *bold = sink.colour ? "\033[36m" : "";
+    gw_buf_addf(b, "%s%s.%03d%s %s%-5s%s %s%-20s%s %s%s%s", dim, stamp, (int)(now % 1000), off, mark,
+                level_names[level], off, bold, event, off, mark, msg, *mark != '\0' ? off : "");
+    const char *key;
+    json_t *value;
+    gw_buf_adds(b, dim);
+    json_object_foreach((json_t *)fields, key, value)
+        add_field(b, key, value);
+    gw_buf_adds(b, off);
+}
+
+void gw_log(enum gw_level level, const char *event, json_t *fields, const char *fmt, ...)
+{
+    if (level < sink.level) {
+        json_decref(fields);
+        return;
+    }
+    struct gw_buf msg = {0}, line = {0};
+    va_list ap;
+    va_start(ap, fmt);
+    char *text = NULL;
+    if (vasprintf(&text, fmt, ap) >= 0)
+        gw_buf_adds(&msg, text);
+    free(text);
+    va_end(ap);
+    const char *words = msg.data != NULL ? msg.data : "";
+    if (sink.format == GW_LOG_JSON) {
+        json_t *o = gw_log_object(level, event, fields, words);
+        char *json = gw_json_text(o);
+        gw_buf_adds(&line, json);
+        free(json);
+        json_decref(o);
+    } else {
+        text_line(&line, level, event, fields, words);
+    }
+    gw_buf_add(&line, "\n", 1);
+    write_line(line.data, line.len);
+    gw_buf_fini(&line);
+    gw_buf_fini(&msg);
+    json_decref(fields);
+}
