@@ -1,0 +1,29 @@
+/* budget.h - how long each phase may take, in milliseconds. Pure numbers.
+ *
+ * They nest: supervisor > forced exit > drain > close. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum {
+    GW_DRAIN_DEFAULT_MS = 300000,
+    GW_CLOSE_MS = 20000,        /* an application's close; what is left then is cut */
+    GW_FORCED_EXIT_MS = 25000,  /* on top of the drain budget */
+    GW_REPORT_MS = 30000,       /* still draining, still deferred */
+    GW_MARK_MS = 1000,          /* marking what is cut may wait this long for the store */
+    GW_IDLE_GRACE_MS = 1000,    /* idle keep-alive connections at a stop */
+    GW_LOCK_WAIT_MS = 5000,
+    GW_RESTART_EXPECTED_MS = 1500,
+    GW_AUTHORIZATION_MS = 5000, /* an internal authorization lives this long */
+    GW_DEFER_TIMEOUT_MS = 300000,
+    GW_START_TIMEOUT_MS = 60000,
+};
+#define GW_NO_END INT64_MAX
+
+/* When the forced exit strikes, counted from acceptance of the restart or stop, in ms; GW_NO_END for an
+ * unlimited drain (it is then armed when closing starts, with drain_ms 0). */
+int64_t gw_budget_forced_exit(int64_t drain_ms);
+
+/* What is left of a budget after elapsed_ms: 0 when it is used up, GW_NO_END stays. */
+int64_t gw_budget_left(int64_t budget_ms, int64_t elapsed_ms);

@@ -1,0 +1,251 @@
+#include "lifecycle/machine.h"
+
+#include "base/err.h"
+
+#include <stddef.h>
+
+// A row: go to a state and do this. A pair that means nothing in a state says so with NOTHING; one that an
+// operator asked for and does not get says IGNORED, so that the log can tell.
+#define GO(state, effects)                                                                                   \
+    {                                                                                                        \
+        state, effects, true                                                                                 \
+    }
+#define NOTHING(state)                                                                                       \
+    {                                                                                                        \
+        state, 0, true                                                                                       \
+    }
+#define IGNORED(state)                                                                                       \
+    {                                                                                                        \
+        state, GW_FX_IGNORE, true                                                                            \
+    }
+
+static const struct gw_step table[GW_STATES][GW_EVENTS] =
+    {
+        [GW_FIRST_START] =
+            {
+                [GW_EV_STARTED] = GO(GW_RUNNING, GW_FX_ANNOUNCE),
+                [GW_EV_START_FAILED] = GO(GW_EXITED, GW_FX_REPORT_START | GW_FX_EXIT_1 | GW_FX_EXIT),
+                [GW_EV_RESTART] = GO(GW_FIRST_START, GW_FX_REMEMBER),
+                [GW_EV_PREPARED] = NOTHING(GW_FIRST_START),
+                [GW_EV_LEAVE] = NOTHING(GW_FIRST_START),
+                [GW_EV_PREPARE_FAILED] = NOTHING(GW_FIRST_START),
+                [GW_EV_STOP] = GO(GW_EXITED, GW_FX_ABANDON_START | GW_FX_EXIT),
+                [GW_EV_DRAINED] = NOTHING(GW_FIRST_START),
+                [GW_EV_DRAIN_OVER] = NOTHING(GW_FIRST_START),
+                [GW_EV_CLOSED] = NOTHING(GW_FIRST_START),
+                [GW_EV_CLOSE_FAILED] = NOTHING(GW_FIRST_START),
+                [GW_EV_WOUND_DOWN] = NOTHING(GW_FIRST_START),
+            },
+        [GW_NEXT_START] =
+            {
+                [GW_EV_STARTED] = GO(GW_RUNNING, GW_FX_ANNOUNCE),
+                [GW_EV_START_FAILED] = GO(GW_REVERTING, GW_FX_REPORT_START | GW_FX_START_LAST_GOOD),
+                [GW_EV_RESTART] = GO(GW_NEXT_START, GW_FX_REMEMBER),
+                [GW_EV_PREPARED] = NOTHING(GW_NEXT_START),
+                [GW_EV_LEAVE] = NOTHING(GW_NEXT_START),
+                [GW_EV_PREPARE_FAILED] = NOTHING(GW_NEXT_START),
+                [GW_EV_STOP] = GO(GW_EXITED, GW_FX_ABANDON_START | GW_FX_EXIT),
+                [GW_EV_DRAINED] = NOTHING(GW_NEXT_START),
+                [GW_EV_DRAIN_OVER] = NOTHING(GW_NEXT_START),
+                [GW_EV_CLOSED] = NOTHING(GW_NEXT_START),
+                [GW_EV_CLOSE_FAILED] = NOTHING(GW_NEXT_START),
+                [GW_EV_WOUND_DOWN] = NOTHING(GW_NEXT_START),
+            },
+        [GW_REVERTING] =
+            {
+                [GW_EV_STARTED] = GO(GW_RUNNING, GW_FX_ANNOUNCE),
+                [GW_EV_START_FAILED] = GO(GW_FAILED, GW_FX_REPORT_START | GW_FX_RELEASE),
+                [GW_EV_RESTART] = GO(GW_REVERTING, GW_FX_REMEMBER),
+                [GW_EV_PREPARED] = NOTHING(GW_REVERTING),
+                [GW_EV_LEAVE] = NOTHING(GW_REVERTING),
+                [GW_EV_PREPARE_FAILED] = NOTHING(GW_REVERTING),
+                [GW_EV_STOP] = GO(GW_EXITED, GW_FX_ABANDON_START | GW_FX_EXIT),
+                [GW_EV_DRAINED] = NOTHING(GW_REVERTING),
+                [GW_EV_DRAIN_OVER] = NOTHING(GW_REVERTING),
+                [GW_EV_CLOSED] = NOTHING(GW_REVERTING),
+                [GW_EV_CLOSE_FAILED] = NOTHING(GW_REVERTING),
+                [GW_EV_WOUND_DOWN] = NOTHING(GW_REVERTING),
+            },
+        [GW_RUNNING] =
+            {
+                [GW_EV_STARTED] = NOTHING(GW_RUNNING),
+                [GW_EV_START_FAILED] = NOTHING(GW_RUNNING),
+                [GW_EV_RESTART] = GO(GW_PREPARING, GW_FX_PREPARE),
+                [GW_EV_PREPARED] = NOTHING(GW_RUNNING),
+                [GW_EV_LEAVE] = NOTHING(GW_RUNNING),
+                [GW_EV_PREPARE_FAILED] = NOTHING(GW_RUNNING),
+                [GW_EV_STOP] = GO(GW_DRAINING_TO_STOP, GW_FX_ASK_STOP_BUDGET | GW_FX_FENCE | GW_FX_ARM_DRAIN),
+                [GW_EV_DRAINED] = NOTHING(GW_RUNNING),
+                [GW_EV_DRAIN_OVER] = NOTHING(GW_RUNNING),
+                [GW_EV_CLOSED] = NOTHING(GW_RUNNING),
+                [GW_EV_CLOSE_FAILED] = NOTHING(GW_RUNNING),
+                [GW_EV_WOUND_DOWN] = NOTHING(GW_RUNNING),
+            },
+        [GW_PREPARING] =
+            {
+                [GW_EV_STARTED] = NOTHING(GW_PREPARING),
+                [GW_EV_START_FAILED] = NOTHING(GW_PREPARING),
+                [GW_EV_RESTART] = IGNORED(GW_PREPARING),
+                [GW_EV_PREPARED] = GO(GW_DRAINING, GW_FX_FENCE | GW_FX_ARM_DRAIN),
+                [GW_EV_LEAVE] = GO(GW_DRAINING_TO_STOP, GW_FX_FENCE | GW_FX_ARM_DRAIN),
+                [GW_EV_PREPARE_FAILED] = GO(GW_RUNNING, GW_FX_REFUSE),
+                [GW_EV_STOP] = GO(GW_DRAINING_TO_STOP,
+                                  GW_FX_BECOME_STOP | GW_FX_ASK_STOP_BUDGET | GW_FX_FENCE | GW_FX_ARM_DRAIN),
+                [GW_EV_DRAINED] = NOTHING(GW_PREPARING),
+                [GW_EV_DRAIN_OVER] = NOTHING(GW_PREPARING),
+                [GW_EV_CLOSED] = NOTHING(GW_PREPARING),
+                [GW_EV_CLOSE_FAILED] = NOTHING(GW_PREPARING),
+                [GW_EV_WOUND_DOWN] = NOTHING(GW_PREPARING),
+            },
+        [GW_DRAINING] =
+            {
+                [GW_EV_STARTED] = NOTHING(GW_DRAINING),
+                [GW_EV_START_FAILED] = NOTHING(GW_DRAINING),
+                [GW_EV_RESTART] = IGNORED(GW_DRAINING),
+                [GW_EV_PREPARED] = NOTHING(GW_DRAINING),
+                [GW_EV_LEAVE] = NOTHING(GW_DRAINING),
+                [GW_EV_PREPARE_FAILED] = NOTHING(GW_DRAINING),
+                [GW_EV_STOP] =
+                    GO(GW_DRAINING_TO_STOP, GW_FX_BECOME_STOP | GW_FX_ASK_STOP_BUDGET | GW_FX_ARM_DRAIN),
+                [GW_EV_DRAINED] = GO(GW_RESTARTING, GW_FX_CLOSE_APP),
+                [GW_EV_DRAIN_OVER] = GO(GW_RESTARTING, GW_FX_CUT | GW_FX_CLOSE_APP),
+                [GW_EV_CLOSED] = NOTHING(GW_DRAINING),
+                [GW_EV_CLOSE_FAILED] = NOTHING(GW_DRAINING),
+                [GW_EV_WOUND_DOWN] = NOTHING(GW_DRAINING),
+            },
+        [GW_RESTARTING] =
+            {
+                [GW_EV_STARTED] = NOTHING(GW_RESTARTING),
+                [GW_EV_START_FAILED] = NOTHING(GW_RESTARTING),
+                [GW_EV_RESTART] = GO(GW_RESTARTING, GW_FX_REMEMBER),
+                [GW_EV_PREPARED] = NOTHING(GW_RESTARTING),
+                [GW_EV_LEAVE] = NOTHING(GW_RESTARTING),
+                [GW_EV_PREPARE_FAILED] = NOTHING(GW_RESTARTING),
+                [GW_EV_STOP] = GO(GW_STOPPING, GW_FX_BECOME_STOP | GW_FX_ASK_STOP_BUDGET | GW_FX_ARM_DRAIN),
+                [GW_EV_DRAINED] = NOTHING(GW_RESTARTING),
+                [GW_EV_DRAIN_OVER] = NOTHING(GW_RESTARTING),
+                [GW_EV_CLOSED] = GO(GW_NEXT_START, GW_FX_BOUNDARY | GW_FX_START),
+                [GW_EV_CLOSE_FAILED] = GO(GW_NEXT_START, GW_FX_REPORT_CLOSE | GW_FX_BOUNDARY | GW_FX_START),
+                [GW_EV_WOUND_DOWN] = NOTHING(GW_RESTARTING),
+            },
+        [GW_DRAINING_TO_STOP] =
+            {
+                [GW_EV_STARTED] = NOTHING(GW_DRAINING_TO_STOP),
+                [GW_EV_START_FAILED] = NOTHING(GW_DRAINING_TO_STOP),
+                [GW_EV_RESTART] = IGNORED(GW_DRAINING_TO_STOP),
+                [GW_EV_PREPARED] = NOTHING(GW_DRAINING_TO_STOP),
+                [GW_EV_LEAVE] = NOTHING(GW_DRAINING_TO_STOP),
+                [GW_EV_PREPARE_FAILED] = NOTHING(GW_DRAINING_TO_STOP),
+                [GW_EV_STOP] = IGNORED(GW_DRAINING_TO_STOP),
+                [GW_EV_DRAINED] = GO(GW_STOPPING, GW_FX_CLOSE_APP),
+                [GW_EV_DRAIN_OVER] = GO(GW_STOPPING, GW_FX_CUT | GW_FX_CLOSE_APP),
+                [GW_EV_CLOSED] = NOTHING(GW_DRAINING_TO_STOP),
+                [GW_EV_CLOSE_FAILED] = NOTHING(GW_DRAINING_TO_STOP),
+                [GW_EV_WOUND_DOWN] = NOTHING(GW_DRAINING_TO_STOP),
+            },
+        [GW_STOPPING] =
+            {
+                [GW_EV_STARTED] = NOTHING(GW_STOPPING),
+                [GW_EV_START_FAILED] = NOTHING(GW_STOPPING),
+                [GW_EV_RESTART] = IGNORED(GW_STOPPING),
+                [GW_EV_PREPARED] = NOTHING(GW_STOPPING),
+                [GW_EV_LEAVE] = NOTHING(GW_STOPPING),
+                [GW_EV_PREPARE_FAILED] = NOTHING(GW_STOPPING),
+                [GW_EV_STOP] = IGNORED(GW_STOPPING),
+                [GW_EV_DRAINED] = NOTHING(GW_STOPPING),
+                [GW_EV_DRAIN_OVER] = NOTHING(GW_STOPPING),
+                [GW_EV_CLOSED] = GO(GW_WINDING_DOWN, GW_FX_WIND_DOWN),
+                [GW_EV_CLOSE_FAILED] =
+                    GO(GW_WINDING_DOWN, GW_FX_REPORT_CLOSE | GW_FX_WIND_DOWN | GW_FX_EXIT_1),
+                [GW_EV_WOUND_DOWN] = NOTHING(GW_STOPPING),
+            },
+        [GW_WINDING_DOWN] =
+            {
+                [GW_EV_STARTED] = NOTHING(GW_WINDING_DOWN),
+                [GW_EV_START_FAILED] = NOTHING(GW_WINDING_DOWN),
+                [GW_EV_RESTART] = IGNORED(GW_WINDING_DOWN),
+                [GW_EV_PREPARED] = NOTHING(GW_WINDING_DOWN),
+                [GW_EV_LEAVE] = NOTHING(GW_WINDING_DOWN),
+                [GW_EV_PREPARE_FAILED] = NOTHING(GW_WINDING_DOWN),
+                [GW_EV_STOP] = IGNORED(GW_WINDING_DOWN),
+                [GW_EV_DRAINED] = NOTHING(GW_WINDING_DOWN),
+                [GW_EV_DRAIN_OVER] = NOTHING(GW_WINDING_DOWN),
+                [GW_EV_CLOSED] = NOTHING(GW_WINDING_DOWN),
+                [GW_EV_CLOSE_FAILED] = NOTHING(GW_WINDING_DOWN),
+                [GW_EV_WOUND_DOWN] = GO(GW_EXITED, GW_FX_EXIT),
+            },
+        [GW_FAILED] =
+            {
+                [GW_EV_STARTED] = NOTHING(GW_FAILED),
+                [GW_EV_START_FAILED] = NOTHING(GW_FAILED),
+                [GW_EV_RESTART] = GO(GW_NEXT_START, GW_FX_REACQUIRE),
+                [GW_EV_PREPARED] = NOTHING(GW_FAILED),
+                [GW_EV_LEAVE] = NOTHING(GW_FAILED),
+                [GW_EV_PREPARE_FAILED] = NOTHING(GW_FAILED),
+                [GW_EV_STOP] = GO(GW_EXITED, GW_FX_EXIT),
+                [GW_EV_DRAINED] = NOTHING(GW_FAILED),
+                [GW_EV_DRAIN_OVER] = NOTHING(GW_FAILED),
+                [GW_EV_CLOSED] = NOTHING(GW_FAILED),
+                [GW_EV_CLOSE_FAILED] = NOTHING(GW_FAILED),
+                [GW_EV_WOUND_DOWN] = NOTHING(GW_FAILED),
+            },
+        [GW_EXITED] =
+            {
+                [GW_EV_STARTED] = NOTHING(GW_EXITED),
+                [GW_EV_START_FAILED] = NOTHING(GW_EXITED),
+                [GW_EV_RESTART] = IGNORED(GW_EXITED),
+                [GW_EV_PREPARED] = NOTHING(GW_EXITED),
+                [GW_EV_LEAVE] = NOTHING(GW_EXITED),
+                [GW_EV_PREPARE_FAILED] = NOTHING(GW_EXITED),
+                [GW_EV_STOP] = IGNORED(GW_EXITED),
+                [GW_EV_DRAINED] = NOTHING(GW_EXITED),
+                [GW_EV_DRAIN_OVER] = NOTHING(GW_EXITED),
+                [GW_EV_CLOSED] = NOTHING(GW_EXITED),
+                [GW_EV_CLOSE_FAILED] = NOTHING(GW_EXITED),
+                [GW_EV_WOUND_DOWN] = NOTHING(GW_EXITED),
+            },
+};
+
+struct gw_step gw_machine_step(enum gw_state in, enum gw_event on)
+{
+    gw_assert(in < GW_STATES && on < GW_EVENTS && table[in][on].known);
+    return table[in][on];
+}
+
+const char *gw_state_name(enum gw_state s)
+{
+    static const char *const names[GW_STATES] = {
+        "first_start", "next_start",       "reverting", "running",      "preparing", "draining",
+        "restarting",  "draining_to_stop", "stopping",  "winding_down", "failed",    "exited"};
+    return names[s];
+}
+
+const char *gw_state_public(enum gw_state s)
+{
+    static const char *const names[GW_STATES] = {"starting", "starting", "starting", "running",
+                                                 "running",  "draining", "closing",  "draining",
+                                                 "closing",  "closing",  "failed",   "exited"};
+    return names[s];
+}
+
+const char *gw_event_name(enum gw_event e)
+{
+    static const char *const names[GW_EVENTS] = {
+        "started", "start_failed", "restart",    "prepared", "leave",        "prepare_failed",
+        "stop",    "drained",      "drain_over", "closed",   "close_failed", "wound_down"};
+    return names[e];
+}
+
+const char *gw_effect_name(enum gw_effect fx)
+{
+    static const char *const names[] = {
+        "remember", "become_stop", "refuse",        "prepare",      "ask_stop_budget",
+        "fence",    "arm_drain",   "cut",           "close_app",    "report_close",
+        "boundary", "start",       "abandon_start", "report_start", "start_last_good",
+        "release",  "reacquire",   "announce",      "wind_down",    "exit_1",
+        "exit",     "ignore"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if ((uint32_t)fx == 1u << i)
+            return names[i];
+    return "?";
+}
