@@ -1,0 +1,281 @@
+#include "os/listen.h"
+
+#include "base/err.h"
+#include "base/str.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum { BACKLOG = 4096, FIRST_PASSED = 3 };
+
+static int bad_word(const char *word, struct gw_err *err)
+{
+    return gw_err_set(err, -EINVAL, "'%s' is not an address: give HOST:PORT, [V6]:PORT, unix:PATH or fd:N", word);
+}
+
+/* Splits HOST:PORT and [V6]:PORT; host is copied without brackets. */
+static bool split(const char *word, char **ret_host, const char **ret_port)
+{
+    const char *colon = strrchr(word, ':');
+    int64_t port;
+    if (colon == NULL || colon == word || !gw_parse_int(colon + 1, 0, 65535, &port))
+        return false;
+    size_t n = (size_t)(colon - word);
+    bool brackets = word[0] == '[';
+    if (brackets ? word[n - 1] != ']' || n < 3 : memchr(word, ':', n) != NULL)
+        return false;
+    *ret_host = brackets ? gw_memdup0(word + 1, n - 2) : gw_memdup0(word, n);
+    *ret_port = colon + 1;
+    return true;
+}
+
+int gw_listen_check(const char *word, struct gw_err *err)
+{
+    int64_t fd;
+    struct sockaddr_un un;
+    if (strncmp(word, "unix:", 5) == 0) {
+        if (word[5] == '\0')
+            return bad_word(word, err);
+        // A longer path would be cut silently by the kernel's structure.
+        if (strlen(word + 5) >= sizeof un.sun_path)
+            return gw_err_set(err, -EINVAL, "the path of '%s' is longer than %zu bytes", word,
+                              sizeof un.sun_path - 1);
+        return 0;
+    }
+    if (strncmp(word, "fd:", 3) == 0)
+        return gw_parse_int(word + 3, 0, 1 << 20, &fd) ? 0 : bad_word(word, err);
+    char *host;
+    const char *port;
+    if (!split(word, &host, &port))
+        return bad_word(word, err);
+    free(host);
+    return 0;
+}
+
+static bool is_loopback(const struct sockaddr_storage *ss)
+{
+    if (ss->ss_family == AF_INET)
+        return ntohl(((const struct sockaddr_in *)ss)->sin_addr.s_addr) >> 24 == 127;
+    if (ss->ss_family == AF_INET6)
+        return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)ss)->sin6_addr);
+    return ss->ss_family == AF_UNIX;
+}
+
+/* Fills address and loopback from what the kernel says about fd. */
+static int describe(struct gw_listen_socket *s, struct gw_err *err)
+{
+    struct sockaddr_storage ss = {0};
+    socklen_t len = sizeof ss;
+    int listening = 0;
+    socklen_t optlen = sizeof listening;
+    if (getsockname(s->fd, (struct sockaddr *)&ss, &len) < 0)
+        return gw_err_set(err, -errno, "'%s' is not a socket: %s", s->word, gw_strerror(errno));
+    if (getsockopt(s->fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &optlen) < 0 || !listening)
+        return gw_err_set(err, -EINVAL, "'%s' is not a listening stream socket", s->word);
+    char host[64] = "";
+    if (ss.ss_family == AF_INET) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)&ss;
+        (void)inet_ntop(AF_INET, &in->sin_addr, host, sizeof host);
+        s->address = gw_asprintf("%s:%u", host, ntohs(in->sin_port));
+    } else if (ss.ss_family == AF_INET6) {
+        const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)&ss;
+        (void)inet_ntop(AF_INET6, &in->sin6_addr, host, sizeof host);
+        s->address = gw_asprintf("[%s]:%u", host, ntohs(in->sin6_port));
+    } else if (ss.ss_family == AF_UNIX) {
+        s->address = gw_asprintf("unix:%s", ((const struct sockaddr_un *)&ss)->sun_path);
+    } else {
+        return gw_err_set(err, -EAFNOSUPPORT, "'%s' is neither TCP nor a unix socket", s->word);
+    }
+    s->loopback = is_loopback(&ss);
+    return 0;
+}
+
+static void append(struct gw_listen_socket **io_sockets, size_t *io_count, const struct gw_listen_socket *s)
+{
+    *io_sockets = gw_realloc(*io_sockets, (*io_count + 1) * sizeof *s);
+    (*io_sockets)[(*io_count)++] = *s;
+}
+
+static void drop(struct gw_listen_socket *s)
+{
+    if (s->fd >= 0)
+        (void)close(s->fd);
+    free(s->address);
+    free(s->word);
+}
+
+static int open_fd(int fd, const char *word, struct gw_listen_socket *ret, struct gw_err *err)
+{
+    struct gw_listen_socket s = {.fd = fd, .word = gw_strdup(word), .inherited = true};
+    int rc = describe(&s, err);
+    if (rc < 0) {
+        s.fd = -1; // not ours to close
+        drop(&s);
+        return rc;
+    }
+    (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+    (void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    *ret = s;
+    return 0;
+}
+
+/* Removes a socket file that nobody listens on. */
+static int clear_stale(const struct sockaddr_un *un, struct gw_err *err)
+{
+    struct stat st;
+    if (lstat(un->sun_path, &st) < 0)
+        return 0;
+    if (!S_ISSOCK(st.st_mode))
+        return gw_err_set(err, -EEXIST, "'%s' exists and is not a socket: remove it or listen elsewhere",
+                          un->sun_path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int rc = fd < 0 ? -errno : connect(fd, (const struct sockaddr *)un, sizeof *un) < 0 ? -errno : 0;
+    if (fd >= 0)
+        (void)close(fd);
+    if (rc != -ECONNREFUSED)
+        return gw_err_set(err, -EADDRINUSE, "another process listens on '%s'", un->sun_path);
+    return unlink(un->sun_path) < 0
+               ? gw_err_set(err, -errno, "cannot remove the stale socket '%s': %s", un->sun_path, gw_strerror(errno))
+               : 0;
+}
+
+static int bind_and_listen(int family, const struct sockaddr *sa, socklen_t len, const char *word, int *ret_fd,
+                           struct gw_err *err)
+{
+    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), on = 1;
+    if (fd < 0)
+        return gw_err_set(err, -errno, "listen on '%s': %s", word, gw_strerror(errno));
+    if (family != AF_UNIX)
+        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (family == AF_INET6)
+        (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+    if (bind(fd, sa, len) < 0 || listen(fd, BACKLOG) < 0) {
+        int code = -errno;
+        (void)close(fd);
+        return gw_err_set(err, code, "cannot listen on '%s': %s%s", word, gw_strerror(code),
+                          code == -EADDRINUSE ? "; stop what listens there (ss -ltnp shows it) or give --listen"
+                                              : "");
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
+static int open_unix(const char *word, struct gw_listen_socket *ret, struct gw_err *err)
+{
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    memcpy(un.sun_path, word + 5, strlen(word + 5) + 1);
+    int fd = -1, rc = clear_stale(&un, err);
+    if (rc == 0)
+        rc = bind_and_listen(AF_UNIX, (struct sockaddr *)&un, sizeof un, word, &fd, err);
+    if (rc < 0)
+        return rc;
+    struct gw_listen_socket s = {.fd = fd, .word = gw_strdup(word)};
+    rc = describe(&s, err);
+    if (rc < 0)
+        drop(&s);
+    else
+        *ret = s;
+    return rc;
+}
+
+static int open_inet(const char *word, struct gw_listen_socket **io_sockets, size_t *io_count, struct gw_err *err)
+{
+    char *host;
+    const char *port;
+    if (!split(word, &host, &port))
+        return bad_word(word, err);
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *list = NULL;
+    int gai = getaddrinfo(strcmp(host, "*") == 0 ? NULL : host, port, &hints, &list);
+    if (gai != 0) {
+        int rc = gw_err_set(err, -EINVAL, "cannot resolve '%s': %s", host, gai_strerror(gai));
+        free(host);
+        return rc;
+    }
+    free(host);
+    size_t before = *io_count;
+    int rc = 0;
+    for (struct addrinfo *ai = list; rc == 0 && ai != NULL; ai = ai->ai_next) {
+        struct gw_listen_socket s = {.fd = -1, .word = gw_strdup(word)};
+        rc = bind_and_listen(ai->ai_family, ai->ai_addr, ai->ai_addrlen, word, &s.fd, err);
+        // A name may resolve to a family that this machine does not have.
+        if ((rc == -EADDRNOTAVAIL || rc == -EAFNOSUPPORT) && (ai->ai_next != NULL || *io_count > before)) {
+            drop(&s);
+            rc = 0;
+            continue;
+        }
+        if (rc == 0)
+            rc = describe(&s, err);
+        if (rc == 0)
+            append(io_sockets, io_count, &s);
+        else
+            drop(&s);
+    }
+    freeaddrinfo(list);
+    while (rc < 0 && *io_count > before)
+        drop(&(*io_sockets)[--*io_count]);
+    return rc;
+}
+
+int gw_listen_open(const char *word, struct gw_listen_socket **io_sockets, size_t *io_count, struct gw_err *err)
+{
+    int rc = gw_listen_check(word, err);
+    if (rc < 0)
+        return rc;
+    struct gw_listen_socket s;
+    if (strncmp(word, "unix:", 5) == 0)
+        rc = open_unix(word, &s, err);
+    else if (strncmp(word, "fd:", 3) == 0)
+        rc = open_fd(atoi(word + 3), word, &s, err);
+    else
+        return open_inet(word, io_sockets, io_count, err);
+    if (rc == 0)
+        append(io_sockets, io_count, &s);
+    return rc;
+}
+
+int gw_listen_passed(struct gw_listen_socket **io_sockets, size_t *io_count, struct gw_err *err)
+{
+    const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
+    int64_t n = 0, owner = 0;
+    bool ours = pid != NULL && count != NULL && gw_parse_int(pid, 1, INT32_MAX, &owner) && owner == getpid() &&
+                gw_parse_int(count, 0, 1024, &n);
+    (void)unsetenv("LISTEN_PID");
+    (void)unsetenv("LISTEN_FDS");
+    (void)unsetenv("LISTEN_FDNAMES");
+    for (int64_t i = 0; ours && i < n; i++) {
+        char word[32];
+        (void)snprintf(word, sizeof word, "fd:%d", (int)(FIRST_PASSED + i));
+        struct gw_listen_socket s;
+        int rc = open_fd((int)(FIRST_PASSED + i), word, &s, err);
+        if (rc < 0)
+            return gw_err_prefix(err, "LISTEN_FDS");
+        append(io_sockets, io_count, &s);
+    }
+    return 0;
+}
+
+size_t gw_listen_close(struct gw_listen_socket *sockets, size_t count, bool all)
+{
+    size_t left = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct gw_listen_socket *s = &sockets[i];
+        if (s->inherited && !all) {
+            sockets[left++] = *s;
+            continue;
+        }
+        if (!s->inherited && strncmp(s->word, "unix:", 5) == 0)
+            (void)unlink(s->word + 5);
+        drop(s);
+    }
+    return left;
+}

@@ -1,0 +1,134 @@
+/* Addresses as words, sockets as they are bound, stale and passed ones. */
+#include "base/err.h"
+#include "base/str.h"
+#include "os/listen.h"
+#include "support/tempdir.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include <cmocka.h>
+
+static struct gw_listen_socket *sockets;
+static size_t count;
+static char dir[64];
+
+static int setup(void **state)
+{
+    tempdir_make(dir);
+    sockets = NULL;
+    count = 0;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)gw_listen_close(sockets, count, true);
+    free(sockets);
+    tempdir_remove(dir);
+    return 0;
+}
+
+static void words_that_are_no_address_are_refused_with_the_forms_there_are(void **state)
+{
+    static const char *const bad[] = {"",       "80",      ":80",     "host",    "host:",   "host:x", "host:65536",
+                                      "::1:80", "[::1]",   "[]:80",   "unix:",   "fd:",     "fd:x",   "fd:-1",
+                                      "a:b:80", "1.2.3.4:-1", NULL};
+    struct gw_err err;
+    for (int i = 0; bad[i] != NULL; i++) {
+        assert_int_equal(gw_listen_check(bad[i], &err), -EINVAL);
+        assert_non_null(strstr(err.text, "HOST:PORT"));
+    }
+    char longer[200] = "unix:/";
+    memset(longer + 6, 'x', 150);
+    assert_int_equal(gw_listen_check(longer, &err), -EINVAL);
+    assert_int_equal(gw_listen_check("[::1]:80", &err), 0);
+    assert_int_equal(gw_listen_check("localhost:0", &err), 0);
+}
+
+static void port_0_picks_one_and_says_which(void **state)
+{
+    struct gw_err err;
+    assert_int_equal(gw_listen_open("127.0.0.1:0", &sockets, &count, &err), 0);
+    assert_int_equal(count, 1);
+    assert_memory_equal(sockets[0].address, "127.0.0.1:", 10);
+    assert_string_not_equal(sockets[0].address, "127.0.0.1:0");
+    assert_true(sockets[0].loopback);
+    assert_true((fcntl(sockets[0].fd, F_GETFD) & FD_CLOEXEC) != 0);
+    assert_int_equal(gw_listen_open(sockets[0].address, &sockets, &count, &err), -EADDRINUSE);
+    assert_int_equal(count, 1);
+    assert_non_null(strstr(err.text, sockets[0].address));
+}
+
+static void a_wildcard_is_not_loopback(void **state)
+{
+    struct gw_err err;
+    assert_int_equal(gw_listen_open("0.0.0.0:0", &sockets, &count, &err), 0);
+    assert_false(sockets[0].loopback);
+}
+
+static void a_stale_unix_socket_is_replaced_and_a_live_one_is_not(void **state)
+{
+    struct gw_err err;
+    char *word = gw_asprintf("unix:%s/s", dir);
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    (void)snprintf(un.sun_path, sizeof un.sun_path, "%s/s", dir);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&un, sizeof un), 0);
+    (void)close(fd); // bound once, nobody listens: stale
+    assert_int_equal(gw_listen_open(word, &sockets, &count, &err), 0);
+    assert_int_equal(gw_listen_open(word, &sockets, &count, &err), -EADDRINUSE);
+    assert_int_equal(count, 1);
+    count = gw_listen_close(sockets, count, true);
+    assert_int_equal(access(un.sun_path, F_OK), -1);
+    fd = open(un.sun_path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    (void)close(fd);
+    assert_int_equal(gw_listen_open(word, &sockets, &count, &err), -EEXIST);
+    free(word);
+}
+
+static void a_passed_descriptor_must_be_a_listening_socket(void **state)
+{
+    struct gw_err err;
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    char word[32];
+    (void)snprintf(word, sizeof word, "fd:%d", fd);
+    assert_true(gw_listen_open(word, &sockets, &count, &err) < 0);
+    assert_non_null(strstr(err.text, word));
+    (void)close(fd);
+    fd = socket(AF_INET, SOCK_STREAM, 0);
+    (void)snprintf(word, sizeof word, "fd:%d", fd);
+    assert_true(gw_listen_open(word, &sockets, &count, &err) < 0);
+    assert_int_equal(listen(fd, 5), 0);
+    assert_int_equal(gw_listen_open(word, &sockets, &count, &err), 0);
+    assert_true(sockets[0].inherited);
+    assert_int_equal(gw_listen_close(sockets, count, false), 1); // giving up ports keeps what was passed
+}
+
+static void sockets_for_another_process_are_not_taken(void **state)
+{
+    struct gw_err err;
+    (void)setenv("LISTEN_PID", "1", 1);
+    (void)setenv("LISTEN_FDS", "1", 1);
+    assert_int_equal(gw_listen_passed(&sockets, &count, &err), 0);
+    assert_int_equal(count, 0);
+    assert_null(getenv("LISTEN_FDS"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(words_that_are_no_address_are_refused_with_the_forms_there_are),
+        cmocka_unit_test_setup_teardown(port_0_picks_one_and_says_which, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_wildcard_is_not_loopback, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_stale_unix_socket_is_replaced_and_a_live_one_is_not, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_passed_descriptor_must_be_a_listening_socket, setup, teardown),
+        cmocka_unit_test_setup_teardown(sockets_for_another_process_are_not_taken, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
