@@ -1,0 +1,199 @@
+#include "loop/sentry.h"
+
+#include "base/err.h"
+#include "base/str.h"
+#include "base/time.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <uv.h>
+
+static const int taken[] = {SIGTERM, SIGINT, SIGUSR1, SIGHUP};
+enum { KINDS = sizeof taken / sizeof *taken, DEPTH = 16 };
+
+/* One ring a kind, written by the sentry and read by the loop: when one is full, more of that kind are not
+ * recorded, as the kernel itself keeps but one pending, and no other kind is lost for it. */
+struct ring {
+    struct gw_signal records[DEPTH];
+    atomic_uint head, tail; /* written by the sentry; read by the loop */
+};
+
+struct gw_sentry {
+    uv_async_t wake; /* data: this */
+    struct gw_sentry_config config;
+    struct ring rings[KINDS];
+    atomic_uint_least64_t deadline;      /* the loop's */
+    atomic_uint_least64_t stop_deadline; /* our own, until the loop has taken the stop */
+    atomic_bool quit;
+    pthread_t thread;
+    pid_t process;
+    void (*closed)(void *ud);
+    void *closed_ud;
+};
+
+static int nudge(void)
+{
+    return SIGRTMIN + 3; // only says: look at the deadlines again
+}
+
+static sigset_t signal_set(bool with_nudge)
+{
+    sigset_t set;
+    (void)sigemptyset(&set);
+    for (int i = 0; i < KINDS; i++)
+        (void)sigaddset(&set, taken[i]);
+    if (with_nudge)
+        (void)sigaddset(&set, nudge());
+    return set;
+}
+
+int gw_sentry_block(struct gw_err *err)
+{
+    sigset_t set = signal_set(true);
+    int rc = pthread_sigmask(SIG_BLOCK, &set, NULL);
+    if (rc != 0)
+        return gw_err_set(err, -rc, "cannot block signals: %s", gw_strerror(rc));
+    (void)signal(SIGPIPE, SIG_IGN);
+    return 0;
+}
+
+static void record(struct gw_sentry *s, int kind, const siginfo_t *si)
+{
+    struct ring *ring = &s->rings[kind];
+    unsigned head = atomic_load_explicit(&ring->head, memory_order_relaxed);
+    if (head - atomic_load_explicit(&ring->tail, memory_order_acquire) >= DEPTH)
+        return;
+    struct gw_signal *sig = &ring->records[head % DEPTH];
+    *sig = (struct gw_signal){.number = si->si_signo, .code = si->si_code};
+    if (si->si_code <= 0 || si->si_code == SI_USER) {
+        sig->pid = si->si_pid;
+        sig->uid = si->si_uid;
+    }
+    // At once: a sender such as kill(1) is gone a moment later.
+    sig->alive = sig->pid > 0 && gw_proc_read(sig->pid, &sig->sender);
+    sig->descends = sig->alive && gw_proc_descends(sig->pid, s->process);
+    atomic_store_explicit(&ring->head, head + 1, memory_order_release);
+}
+
+static void *run(void *arg)
+{
+    struct gw_sentry *s = arg;
+    (void)pthread_setname_np(pthread_self(), "gwhost-sentry");
+    sigset_t set = signal_set(true);
+    while (!atomic_load(&s->quit)) {
+        uint64_t at = atomic_load(&s->deadline), stop = atomic_load(&s->stop_deadline), now = gw_now_ms();
+        if (stop < at)
+            at = stop;
+        if (at <= now) {
+            s->config.expired(s->config.ud);
+            atomic_store(&s->deadline, UINT64_MAX);
+            atomic_store(&s->stop_deadline, UINT64_MAX);
+            continue;
+        }
+        siginfo_t si;
+        uint64_t left = at - now;
+        struct timespec ts = {.tv_sec = (time_t)(left / 1000), .tv_nsec = (long)(left % 1000) * 1000000};
+        int sig = at == UINT64_MAX ? sigwaitinfo(&set, &si) : sigtimedwait(&set, &si, &ts);
+        if (sig < 0 || sig == nudge())
+            continue; // EINTR, the deadline, or it was moved
+        for (int i = 0; i < KINDS; i++)
+            if (sig == taken[i])
+                record(s, i, &si);
+        uint64_t none = UINT64_MAX;
+        if (sig == SIGTERM || sig == SIGINT)
+            (void)atomic_compare_exchange_strong(&s->stop_deadline, &none,
+                                                 gw_now_ms() + s->config.stop_grace_ms);
+        (void)uv_async_send(&s->wake);
+    }
+    return NULL;
+}
+
+static void on_wake(uv_async_t *wake)
+{
+    struct gw_sentry *s = wake->data;
+    // The order of taken[]: a stop is told first, whatever came with it.
+    for (int i = 0; i < KINDS; i++) {
+        struct ring *ring = &s->rings[i];
+        unsigned tail = atomic_load_explicit(&ring->tail, memory_order_relaxed);
+        while (tail != atomic_load_explicit(&ring->head, memory_order_acquire)) {
+            struct gw_signal sig = ring->records[tail % DEPTH];
+            atomic_store_explicit(&ring->tail, ++tail, memory_order_release);
+            s->config.signal(s->config.ud, &sig);
+        }
+    }
+}
+
+int gw_sentry_open(uv_loop_t *loop, const struct gw_sentry_config *config, struct gw_sentry **ret_sentry,
+                   struct gw_err *err)
+{
+    struct gw_sentry *s = gw_calloc(1, sizeof *s);
+    s->config = *config;
+    s->process = getpid();
+    atomic_init(&s->deadline, UINT64_MAX);
+    atomic_init(&s->stop_deadline, UINT64_MAX);
+    int rc = uv_async_init(loop, &s->wake, on_wake);
+    if (rc < 0) {
+        free(s);
+        return gw_err_set(err, rc, "cannot watch for signals: %s", gw_strerror(rc));
+    }
+    s->wake.data = s;
+    rc = pthread_create(&s->thread, NULL, run, s);
+    gw_assert(rc == 0);
+    *ret_sentry = s;
+    return 0;
+}
+
+static void poke(struct gw_sentry *s)
+{
+    (void)pthread_kill(s->thread, nudge());
+}
+
+void gw_sentry_arm(struct gw_sentry *s, uint64_t deadline_ms)
+{
+    if (atomic_exchange(&s->deadline, deadline_ms) > deadline_ms)
+        poke(s);
+}
+
+void gw_sentry_taken(struct gw_sentry *s)
+{
+    atomic_store(&s->stop_deadline, UINT64_MAX);
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct gw_sentry *s = handle->data;
+    if (s->closed != NULL)
+        s->closed(s->closed_ud);
+    free(s);
+}
+
+void gw_sentry_close(struct gw_sentry *s, void (*cb)(void *ud), void *ud)
+{
+    atomic_store(&s->quit, true);
+    poke(s);
+    (void)pthread_join(s->thread, NULL);
+    s->closed = cb;
+    s->closed_ud = ud;
+    uv_close((uv_handle_t *)&s->wake, on_closed);
+}
+
+const char *gw_signal_name(int number)
+{
+    switch (number) {
+    case SIGTERM:
+        return "SIGTERM";
+    case SIGINT:
+        return "SIGINT";
+    case SIGUSR1:
+        return "SIGUSR1";
+    case SIGHUP:
+        return "SIGHUP";
+    default:
+        return "signal";
+    }
+}

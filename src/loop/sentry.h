@@ -1,0 +1,53 @@
+/* sentry.h - the second thread: takes the signals, and is the last resort.
+ *
+ * It sits in sigtimedwait(2) until the next deadline. It records a signal and its sender at once, wakes the
+ * loop, and when a deadline passes it calls expired(), on its own thread, because the loop may be stuck. It
+ * takes no lock that the loop could hold, allocates nothing, knows neither Lua nor the store.
+ *
+ * A stop that arrives while the loop is stuck must end too: a stop signal arms a deadline of the sentry's
+ * own, which stays until the loop says that it has taken the signal (gw_sentry_taken). */
+#pragma once
+
+#include "os/proc.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+typedef struct uv_loop_s uv_loop_t;
+struct gw_err;
+struct gw_sentry;
+
+struct gw_signal {
+    int number;    /* SIGTERM, SIGINT, SIGUSR1 or SIGHUP */
+    int code;      /* si_code: SI_USER, SI_QUEUE, SI_TKILL, SI_KERNEL … */
+    pid_t pid;     /* of the sender; 0: the kernel or another pid namespace */
+    uid_t uid;
+    bool alive;    /* the sender could still be looked up; the next two are then good */
+    bool descends; /* from this process */
+    struct gw_proc_facts sender;
+};
+
+struct gw_sentry_config {
+    void (*signal)(void *ud, const struct gw_signal *sig); /* on the loop */
+    void (*expired)(void *ud);                             /* on the sentry's thread; must not return */
+    uint64_t stop_grace_ms;                                /* from a stop signal to expired(), see above */
+    void *ud;
+};
+
+/* Blocks the signals that the sentry takes, in the calling thread and all that it makes; ignores SIGPIPE.
+ * Call it first in main(), before any thread and before the lock. */
+int gw_sentry_block(struct gw_err *err);
+
+int gw_sentry_open(uv_loop_t *loop, const struct gw_sentry_config *config, struct gw_sentry **ret_sentry,
+                   struct gw_err *err);
+
+/* expired() is called at deadline_ms (gw_now_ms() time) unless it is moved; UINT64_MAX disarms. */
+void gw_sentry_arm(struct gw_sentry *s, uint64_t deadline_ms);
+/* The loop has taken all signals delivered so far and armed what they need. */
+void gw_sentry_taken(struct gw_sentry *s);
+
+/* Ends the thread; cb is called from the loop, and s is freed after it. */
+void gw_sentry_close(struct gw_sentry *s, void (*cb)(void *ud), void *ud);
+
+const char *gw_signal_name(int number);
