@@ -34,6 +34,7 @@ lint: deps
 	ninja -C $(SANITIZED) --quiet && run-clang-tidy -quiet -p $(SANITIZED) '$(CURDIR)/src/.*'
 
 bench: build
+	@tests/support/deps bench
 	tests/bench/run $(BUILD)
 
 soak: build
@@ -45,7 +46,10 @@ fuzz:
 	ninja -C $(FUZZ) --quiet fuzzers
 	tests/fuzz/run $(FUZZ) $(FUZZ_SECONDS)
 
-install: build
+install:
+	@tests/support/deps install
+	@$(MAKE) --no-print-directory build
+	ninja -C $(BUILD) --quiet
 	cmake --install $(BUILD)
 
 clean:

@@ -21,6 +21,8 @@ static struct {
     const char *boot_id; /* borrowed */
     unsigned generation;
     unsigned long lost;
+    void (*tap)(void *ud, const json_t *object);
+    void *tap_ud;
 } sink = {.level = GW_INFO, .fd = STDERR_FILENO};
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
@@ -60,6 +62,12 @@ bool gw_log_level_parse(const char *name, enum gw_level *ret_level)
     return false;
 }
 
+void gw_log_tap(void (*tap)(void *ud, const json_t *object), void *ud)
+{
+    sink.tap = tap;
+    sink.tap_ud = ud;
+}
+
 unsigned long gw_log_lost(void)
 {
     return sink.lost;
@@ -90,10 +98,13 @@ json_t *gw_log_object(enum gw_level level, const char *event, const json_t *fiel
     return o;
 }
 
-/* A field as people read it: bare when it is one plain word, quoted JSON otherwise. */
-static void add_field(struct gw_buf *b, const char *key, const json_t *value)
+/* A field as people read it: bare when it is one plain word, quoted JSON otherwise. What the sentence says
+ * already, and what is not there, is left out. */
+static void add_field(struct gw_buf *b, const char *key, const json_t *value, const char *msg)
 {
     const char *s = json_string_value(value);
+    if (json_is_null(value) || (s != NULL && *s != '\0' && strstr(msg, s) != NULL))
+        return;
     gw_buf_addf(b, " %s=", key);
     if (s != NULL && *s != '\0' && s[strcspn(s, " \t\n\r\"=;")] == '\0') {
         gw_buf_adds(b, s);
@@ -121,37 +132,45 @@ static void text_line(struct gw_buf *b, enum gw_level level, const char *event, 
     json_t *value;
     gw_buf_adds(b, dim);
     json_object_foreach((json_t *)fields, key, value)
-        add_field(b, key, value);
+        add_field(b, key, value, msg);
     gw_buf_adds(b, off);
 }
 
-void gw_log(enum gw_level level, const char *event, json_t *fields, const char *fmt, ...)
+static void write_text(enum gw_level level, const char *event, const json_t *fields, const char *words,
+                       const json_t *object)
 {
-    if (level < sink.level) {
-        json_decref(fields);
-        return;
-    }
-    struct gw_buf msg = {0}, line = {0};
-    va_list ap;
-    va_start(ap, fmt);
-    char *text = NULL;
-    if (vasprintf(&text, fmt, ap) >= 0)
-        gw_buf_adds(&msg, text);
-    free(text);
-    va_end(ap);
-    const char *words = msg.data != NULL ? msg.data : "";
+    struct gw_buf line = {0};
     if (sink.format == GW_LOG_JSON) {
-        json_t *o = gw_log_object(level, event, fields, words);
-        char *json = gw_json_text(o);
+        char *json = gw_json_text(object);
         gw_buf_adds(&line, json);
         free(json);
-        json_decref(o);
     } else {
         text_line(&line, level, event, fields, words);
     }
     gw_buf_add(&line, "\n", 1);
     write_line(line.data, line.len);
     gw_buf_fini(&line);
-    gw_buf_fini(&msg);
+}
+
+void gw_log(enum gw_level level, const char *event, json_t *fields, const char *fmt, ...)
+{
+    bool tapped = sink.tap != NULL && level >= GW_INFO;
+    if (level < sink.level && !tapped) {
+        json_decref(fields);
+        return;
+    }
+    char *words = NULL;
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vasprintf(&words, fmt, ap);
+    va_end(ap);
+    gw_assert(n >= 0);
+    json_t *object = tapped || sink.format == GW_LOG_JSON ? gw_log_object(level, event, fields, words) : NULL;
+    if (level >= sink.level)
+        write_text(level, event, fields, words, object);
+    if (tapped)
+        sink.tap(sink.tap_ud, object);
+    json_decref(object);
+    free(words);
     json_decref(fields);
 }

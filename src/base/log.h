@@ -25,5 +25,8 @@ void gw_log(enum gw_level level, const char *event, json_t *fields, const char *
 /* The object that gw_log() would write, as the caller's reference; fields are borrowed. */
 json_t *gw_log_object(enum gw_level level, const char *event, const json_t *fields, const char *msg);
 
+/* Has tap called with the object of each event of level info and above, whatever is written; NULL ends it. */
+void gw_log_tap(void (*tap)(void *ud, const json_t *object), void *ud);
+
 /* Lines that could not be written (standard error full and non-blocking). */
 unsigned long gw_log_lost(void);

@@ -36,7 +36,7 @@ char *gw_strdup(const char *s)
     return s != NULL ? gw_memdup0(s, strlen(s)) : NULL;
 }
 
-static void add_formatted(struct gw_buf *b, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static void add_formatted(struct gw_buf *b, const char *fmt, va_list ap)
 {
     va_list again;
     va_copy(again, ap);

@@ -74,6 +74,17 @@ static void text_quotes_what_is_not_one_word(void **state)
     assert_null(strchr(text, 27));
 }
 
+static void text_does_not_say_a_thing_twice(void **state)
+{
+    char text[4096];
+    gw_log_setup(GW_LOG_TEXT, GW_INFO, ends[1]);
+    gw_log(GW_INFO, "a.b", json_pack("{sssnss}", "said", "hello", "none", "new", "world"), "it says hello");
+    (void)line(text, sizeof text);
+    assert_null(strstr(text, "said="));
+    assert_null(strstr(text, "none="));
+    assert_non_null(strstr(text, " new=world"));
+}
+
 static void lines_below_the_level_are_not_written(void **state)
 {
     char text[64];
@@ -97,6 +108,7 @@ int main(void)
         cmocka_unit_test(a_json_line_is_one_object_with_all_common_fields),
         cmocka_unit_test(fields_cannot_replace_common_ones),
         cmocka_unit_test(text_quotes_what_is_not_one_word),
+        cmocka_unit_test(text_does_not_say_a_thing_twice),
         cmocka_unit_test(lines_below_the_level_are_not_written),
         cmocka_unit_test(a_full_pipe_is_counted_and_not_waited_for),
     };
