@@ -157,6 +157,15 @@ _Noreturn static void become(const struct gw_child_spec *spec, char *const *env,
     for (int sig = 1; sig < NSIG; sig++)
         if (sig != SIGKILL && sig != SIGSTOP)
             (void)signal(sig, SIG_DFL);
+    // libc keeps the two real-time signals that its threads use from us; whoever started us may have them ignored.
+    static const struct {
+        void *handler;
+        unsigned long flags;
+        void *restorer;
+        unsigned long mask;
+    } by_default;
+    for (int sig = 32; sig < 34; sig++)
+        (void)syscall(SYS_rt_sigaction, sig, &by_default, NULL, sizeof by_default.mask);
     sigset_t none;
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
@@ -179,6 +188,18 @@ _Noreturn static void become(const struct gw_child_spec *spec, char *const *env,
     _exit(127);
 }
 
+/* What a service manager says to the host and to nobody else: a command that has it could speak for the host, or
+ * take it for itself. */
+static bool is_for_the_host(const char *pair)
+{
+    static const char *const names[] = {"NOTIFY_SOCKET=", "WATCHDOG_USEC=", "WATCHDOG_PID=", "LISTEN_PID=",
+                                        "LISTEN_FDS=", "LISTEN_FDNAMES=", "SYSTEMD_EXEC_PID="};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strncmp(pair, names[i], strlen(names[i])) == 0)
+            return true;
+    return false;
+}
+
 static char **merged_env(const char *const *extra)
 {
     size_t n = 0, m = 0;
@@ -189,7 +210,7 @@ static char **merged_env(const char *const *extra)
     char **env = gw_calloc(n + m + 1, sizeof *env);
     size_t count = 0;
     for (size_t i = 0; i < n; i++) {
-        bool replaced = false;
+        bool replaced = is_for_the_host(environ[i]);
         for (size_t k = 0; k < m && !replaced; k++)
             replaced = strncmp(environ[i], extra[k], strcspn(extra[k], "=") + 1) == 0;
         if (!replaced)

@@ -76,7 +76,7 @@ static void record(struct gw_sentry *s, int kind, const siginfo_t *si)
     }
     // At once: a sender such as kill(1) is gone a moment later.
     sig->alive = sig->pid > 0 && gw_proc_read(sig->pid, &sig->sender);
-    sig->descends = sig->alive && gw_proc_descends(sig->pid, s->process);
+    sig->descends = sig->alive ? gw_proc_descends(&sig->sender, s->process) : -1;
     atomic_store_explicit(&ring->head, head + 1, memory_order_release);
 }
 

@@ -24,7 +24,7 @@ struct gw_signal {
     pid_t pid;     /* of the sender; 0: the kernel or another pid namespace */
     uid_t uid;
     bool alive;    /* the sender could still be looked up; the next two are then good */
-    bool descends; /* from this process */
+    int descends;  /* from this process: 1, 0, or -1 when it cannot be told */
     struct gw_proc_facts sender;
 };
 

@@ -2,11 +2,14 @@
 
 #include "base/str.h"
 
+#include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 bool gw_proc_read(pid_t pid, struct gw_proc_facts *ret)
@@ -43,17 +46,62 @@ bool gw_proc_read(pid_t pid, struct gw_proc_facts *ret)
     return true;
 }
 
-bool gw_proc_descends(pid_t pid, pid_t ancestor)
+int gw_proc_descends(const struct gw_proc_facts *facts, pid_t ancestor)
 {
-    struct gw_proc_facts facts;
-    for (int depth = 0; depth < 64 && pid > 1; depth++) {
-        if (!gw_proc_read(pid, &facts))
-            return false;
-        if (facts.ppid == ancestor)
-            return true;
-        pid = facts.ppid;
+    struct gw_proc_facts up = *facts;
+    if (up.ppid == 1 && ancestor != 1)
+        return -1; // an orphan has lost its past
+    for (int depth = 0; depth < 64 && up.ppid > 0; depth++) {
+        if (up.ppid == ancestor)
+            return 1;
+        if (up.ppid == 1)
+            return 0;
+        if (!gw_proc_read(up.ppid, &up))
+            return -1;
     }
+    return 0;
+}
+
+static bool is_marked(const char *pid, const char *entry)
+{
+    char path[64];
+    char text[65536];
+    (void)snprintf(path, sizeof path, "/proc/%.20s/environ", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    size_t n = 0, len = strlen(entry) + 1; // with its NUL
+    for (ssize_t r; n < sizeof text && (r = read(fd, text + n, sizeof text - n)) > 0;)
+        n += (size_t)r;
+    (void)close(fd);
+    for (size_t at = 0; at + len <= n; at += strnlen(text + at, n - at) + 1)
+        if (memcmp(text + at, entry, len) == 0)
+            return true;
     return false;
+}
+
+unsigned gw_proc_end_marked(const char *entry, unsigned max_ms)
+{
+    DIR *proc = opendir("/proc");
+    unsigned found = 0;
+    for (struct dirent *e; proc != NULL && (e = readdir(proc)) != NULL;) {
+        int64_t pid;
+        if (!gw_parse_int(e->d_name, 2, INT32_MAX, &pid) || pid == getpid() || !is_marked(e->d_name, entry))
+            continue;
+        // Through a descriptor, so that the number cannot have become another process meanwhile.
+        int fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
+        if (fd < 0)
+            continue;
+        if (is_marked(e->d_name, entry) && syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) == 0) {
+            struct pollfd dead = {.fd = fd, .events = POLLIN};
+            found++;
+            (void)poll(&dead, 1, (int)max_ms);
+        }
+        (void)close(fd);
+    }
+    if (proc != NULL)
+        (void)closedir(proc);
+    return found;
 }
 
 uint64_t gw_proc_raise_nofile(void)
@@ -65,11 +113,4 @@ uint64_t gw_proc_raise_nofile(void)
     rl.rlim_cur = rl.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &rl);
     return old;
-}
-
-bool gw_proc_in_container(void)
-{
-    const char *named = getenv("container");
-    return (named != NULL && *named != '\0') || access("/.dockerenv", F_OK) == 0 ||
-           access("/run/.containerenv", F_OK) == 0;
 }

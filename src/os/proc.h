@@ -15,11 +15,13 @@ struct gw_proc_facts {
 /* Facts of a live process. False when it is gone (or never was). */
 bool gw_proc_read(pid_t pid, struct gw_proc_facts *ret);
 
-/* Whether pid is a child, grandchild … of ancestor, as far as the parents still live. */
-bool gw_proc_descends(pid_t pid, pid_t ancestor);
+/* Whether the process that facts tell about is a child, grandchild … of ancestor: 1 or 0, and -1 when it
+ * cannot be told: a parent has gone meanwhile, or it had gone before and init has taken the child. */
+int gw_proc_descends(const struct gw_proc_facts *facts, pid_t ancestor);
+
+/* Kills every process that was started with this entry ("NAME=VALUE") in its environment, but not us, and waits
+ * until they are dead, at most max_ms. Returns how many there were. */
+unsigned gw_proc_end_marked(const char *entry, unsigned max_ms);
 
 /* Raises the soft limit of open files to the hard one; returns the old soft limit, for children. */
 uint64_t gw_proc_raise_nofile(void);
-
-/* Whether we run in a container, as far as it shows. */
-bool gw_proc_in_container(void);

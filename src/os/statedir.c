@@ -94,7 +94,7 @@ int gw_file_write(int dir_fd, const char *name, const void *data, size_t n, unsi
     int fd = openat(dir_fd, tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
     if (fd < 0)
         return gw_err_set(err, -errno, "cannot make '%s': %s", name, gw_strerror(errno));
-    int rc = 0;
+    int rc = fchmod(fd, mode) < 0 ? -errno : 0; // as asked for, whatever the umask
     for (size_t done = 0; rc == 0 && done < n;) {
         ssize_t w = write(fd, (const char *)data + done, n - done);
         if (w < 0 && errno != EINTR)

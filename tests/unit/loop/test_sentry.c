@@ -69,7 +69,7 @@ static void a_signal_tells_its_sender(void **state)
     assert_int_equal(seen.last.pid, child);
     assert_int_equal(seen.last.uid, getuid());
     assert_true(seen.last.alive);
-    assert_true(seen.last.descends);
+    assert_int_equal(seen.last.descends, 1);
     (void)kill(child, SIGKILL);
     (void)waitpid(child, NULL, 0);
     close_sentry(&loop, sentry);

@@ -50,13 +50,18 @@ static void a_grandchild_descends_and_a_stranger_does_not(void **state)
     }
     pid_t grandchild;
     assert_int_equal(read(ends[0], &grandchild, sizeof grandchild), sizeof grandchild);
-    assert_true(gw_proc_descends(child, getpid()));
-    assert_true(gw_proc_descends(grandchild, getpid()));
-    assert_false(gw_proc_descends(getpid(), child));
-    assert_false(gw_proc_descends(1, getpid()));
-    (void)kill(grandchild, SIGKILL);
+    struct gw_proc_facts facts;
+    assert_true(gw_proc_read(child, &facts));
+    assert_int_equal(gw_proc_descends(&facts, getpid()), 1);
+    assert_true(gw_proc_read(getpid(), &facts));
+    assert_int_equal(gw_proc_descends(&facts, child), 0);
+    assert_true(gw_proc_read(grandchild, &facts));
+    assert_int_equal(gw_proc_descends(&facts, getpid()), 1);
+    // Its parent dies: what was read before cannot be followed any more, and nobody claims to know.
     (void)kill(child, SIGKILL);
     (void)waitpid(child, NULL, 0);
+    assert_int_equal(gw_proc_descends(&facts, getpid()), -1);
+    (void)kill(grandchild, SIGKILL);
     (void)close(ends[0]);
     (void)close(ends[1]);
 }
