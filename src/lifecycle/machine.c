@@ -136,7 +136,9 @@ static const struct gw_step table[GW_STATES][GW_EVENTS] =
                 [GW_EV_PREPARED] = NOTHING(GW_DRAINING_TO_STOP),
                 [GW_EV_LEAVE] = NOTHING(GW_DRAINING_TO_STOP),
                 [GW_EV_PREPARE_FAILED] = NOTHING(GW_DRAINING_TO_STOP),
-                [GW_EV_STOP] = IGNORED(GW_DRAINING_TO_STOP),
+                // One that drains to leave for a supervisor; the host posts a stop only once.
+                [GW_EV_STOP] =
+                    GO(GW_DRAINING_TO_STOP, GW_FX_BECOME_STOP | GW_FX_ASK_STOP_BUDGET | GW_FX_ARM_DRAIN),
                 [GW_EV_DRAINED] = GO(GW_STOPPING, GW_FX_CLOSE_APP),
                 [GW_EV_DRAIN_OVER] = GO(GW_STOPPING, GW_FX_CUT | GW_FX_CLOSE_APP),
                 [GW_EV_CLOSED] = NOTHING(GW_DRAINING_TO_STOP),
