@@ -1,0 +1,25 @@
+test("a restart waits for the work and takes new tasks meanwhile", function()
+  local answer = ask("drain_budget", facts())
+  eq(answer.budget_ms, "unlimited")
+  eq(answer.accept, "queue")
+end)
+
+test("patience can be limited from the command line", function()
+  eq(ask("drain_budget", facts { vars = { patience = "30m" } }).budget_ms, 1800000)
+  eq(ask("drain_budget", facts { vars = { patience = "90" } }).budget_ms, 90000)
+  eq(ask("drain_budget", facts { vars = { patience = "for ever" } }).budget_ms, "unlimited")
+end)
+
+test("what a request asks for goes first", function()
+  eq((ask("drain_budget", facts { intent = { wait_ms = 5000 } })), 5000)
+  eq((ask("drain_budget", facts { force = true })), 0)
+end)
+
+test("a stop ends", function()
+  eq((ask("drain_budget", facts { action = "stop" })), 0)
+end)
+
+test("all other hooks are those of restart.lua", function()
+  eq((ask("restart_mode", facts { update = true })), "respawn")
+  eq((ask("authorize_sigusr1", facts { sender = { descendant = true } })), false)
+end)
