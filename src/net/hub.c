@@ -1,0 +1,67 @@
+/* hub.c - the host's events to everybody who listens: server-sent events and WebSockets. */
+#include "net/inside.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+void gw_hub_detach(struct gw_subscriber *sub)
+{
+    gw_list_remove(&sub->link);
+}
+
+void gw_hub_attach(struct gw_net *net, struct gw_request *req)
+{
+    static const struct gw_header headers[] = {{"Content-Type", "text/event-stream"}, {"Cache-Control", "no-store"}};
+    struct gw_stream *s = gw_stream_begin(req, 200, headers, 2);
+    s->internal = true;
+    if (s->conn == NULL)
+        return;
+    if (s->silent || net->winding_down) {
+        gw_stream_end(s);
+        return;
+    }
+    s->sub.stream = s;
+    gw_list_append(&net->subscribers, &s->sub.link);
+    gw_conn_keepalive(s->conn);
+    static const char retry[] = "retry: 1000\n\n"; // come back soon after a restart that closes the stream
+    (void)gw_stream_write(s, retry, sizeof retry - 1);
+}
+
+void gw_hub_attach_ws(struct gw_ws *ws)
+{
+    if (ws->conn == NULL || gw_list_linked(&ws->sub.link))
+        return;
+    ws->sub.ws = ws;
+    gw_list_append(&ws->net->subscribers, &ws->sub.link);
+}
+
+static void publish_to(struct gw_subscriber *sub, const struct gw_buf *sse, const struct gw_buf *frame)
+{
+    if (sub->stream != NULL) {
+        struct gw_conn *c = sub->stream->conn;
+        // Who does not keep up is let go: it knows from the ids what it has missed.
+        if (gw_stream_write(sub->stream, sse->data, sse->len) < 0 && c->state != GW_CONN_CLOSED)
+            gw_conn_cut(c);
+    } else if (gw_ws_send(sub->ws, GW_WS_TEXT, frame->data, frame->len) < 0) {
+        struct gw_ws *ws = sub->ws;
+        gw_hub_detach(sub);
+        gw_ws_end(ws, 1013, "too slow for the events");
+    }
+}
+
+void gw_hub_publish(struct gw_net *net, const char *event, const char *data)
+{
+    net->last_event_id++;
+    if (gw_list_empty(&net->subscribers) || net->closing)
+        return;
+    struct gw_buf sse = {0}, frame = {0};
+    gw_buf_addf(&sse, "id: %" PRIu64 "\nevent: %s\ndata: %s\n\n", net->last_event_id, event, data);
+    gw_buf_addf(&frame, "{\"event\":%s}", data);
+    // Sending may take a subscriber out, this one only, and never frees it here.
+    for (struct gw_list *l = net->subscribers.next, *next; l != &net->subscribers; l = next) {
+        next = l->next;
+        publish_to(gw_container(l, struct gw_subscriber, link), &sse, &frame);
+    }
+    gw_buf_fini(&sse);
+    gw_buf_fini(&frame);
+}

@@ -1,0 +1,158 @@
+/* listener.c - accepting, a bounded number a turn, and pausing when there is no room. */
+#include "base/err.h"
+#include "net/inside.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static void on_readable(uv_poll_t *poll, int status, int events);
+
+static bool paused(const struct gw_net *net)
+{
+    return net->accept_full || gw_list_linked(&net->accept_pause.link);
+}
+
+static void repoll(struct gw_net *net)
+{
+    for (struct gw_list *l = net->listeners.next; l != &net->listeners; l = l->next) {
+        struct gw_listener *listener = gw_container(l, struct gw_listener, link);
+        if (paused(net))
+            (void)uv_poll_stop(&listener->poll);
+        else
+            (void)uv_poll_start(&listener->poll, UV_READABLE, on_readable);
+    }
+}
+
+/* Takes one connection. False when there is none, or no room for it: it then waits in the kernel's queue,
+ * which loses nobody and costs nothing, where a 503 would take a descriptor to send away a client that
+ * comes back at once. It is served when a connection has gone. */
+static bool accept_one(struct gw_listener *listener, bool beyond_limit)
+{
+    struct gw_net *net = listener->net;
+    if (!beyond_limit && net->counts.open >= net->limits.connections) {
+        net->accept_full = true;
+        repoll(net);
+        return false;
+    }
+    struct sockaddr_storage peer = {0};
+    socklen_t len = sizeof peer;
+    int fd = accept4(listener->fd, (struct sockaddr *)&peer, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd >= 0) {
+        if (listener->unix_socket)
+            peer.ss_family = AF_UNIX; // the kernel gives no name to clients of a unix socket
+        (void)gw_conn_adopt(net, fd, &peer);
+        return true;
+    }
+    switch (errno) {
+    case EAGAIN:
+        return false;
+    case EINTR:
+    case ECONNABORTED: // these are of a connection that failed before it was accepted: the next one
+    case EPROTO:
+    case EPERM:
+    case ENETDOWN:
+    case ENETUNREACH:
+    case EHOSTDOWN:
+    case EHOSTUNREACH:
+    case ENONET:
+    case ENOPROTOOPT:
+        return true;
+    default: // no descriptors, no memory, or a socket that somebody has shut down: trying at once would spin
+        gw_timeout_set(net, &net->accept_pause, GW_TO_ACCEPT);
+        repoll(net);
+        return false;
+    }
+}
+
+static void on_readable(uv_poll_t *poll, int status, int events)
+{
+    struct gw_listener *listener = poll->data;
+    for (int i = 0; i < ACCEPTS_A_TURN && !listener->net->closing; i++)
+        if (!accept_one(listener, false))
+            return;
+}
+
+void gw_listener_accept_all(struct gw_net *net)
+{
+    for (struct gw_list *l = net->listeners.next; l != &net->listeners; l = l->next)
+        for (int i = 0; i < 65536 && accept_one(gw_container(l, struct gw_listener, link), true); i++)
+            ; // more than any queue holds, and still an end
+}
+
+void gw_listener_room(struct gw_net *net)
+{
+    if (!net->accept_full || net->closing)
+        return;
+    net->accept_full = false;
+    repoll(net);
+}
+
+void gw_listener_expire(struct gw_timed *t)
+{
+    repoll(gw_container(t, struct gw_net, accept_pause));
+}
+
+int gw_net_listen(struct gw_net *net, int fd, const char *address, struct gw_err *err)
+{
+    struct sockaddr_storage name = {0};
+    socklen_t len = sizeof name;
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (copy < 0 || getsockname(copy, (struct sockaddr *)&name, &len) < 0) {
+        int code = -errno;
+        if (copy >= 0)
+            (void)close(copy);
+        return gw_err_set(err, code, "cannot serve %s: %s", address, gw_strerror(code));
+    }
+    int listening = 0;
+    len = sizeof listening;
+    (void)getsockopt(copy, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len);
+    if (!listening) {
+        (void)close(copy);
+        return gw_err_set(err, -EINVAL, "cannot serve %s: the socket does not listen", address);
+    }
+    (void)fcntl(copy, F_SETFL, fcntl(copy, F_GETFL) | O_NONBLOCK);
+    static const int on = 1; // what is accepted inherits it: an answer must not wait for the client's next segment
+    if (name.ss_family != AF_UNIX)
+        (void)setsockopt(copy, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    struct gw_listener *listener = gw_calloc(1, sizeof *listener);
+    listener->net = net;
+    listener->fd = copy;
+    listener->unix_socket = name.ss_family == AF_UNIX;
+    int r = uv_poll_init(net->loop, &listener->poll, copy);
+    if (r < 0) {
+        (void)close(copy);
+        free(listener);
+        return gw_err_set(err, r, "cannot serve %s: %s", address, gw_strerror(r));
+    }
+    listener->poll.data = listener;
+    net->handles++;
+    net->counts.listeners++;
+    gw_list_append(&net->listeners, &listener->link);
+    if (!paused(net))
+        (void)uv_poll_start(&listener->poll, UV_READABLE, on_readable);
+    return 0;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct gw_listener *listener = handle->data;
+    struct gw_net *net = listener->net;
+    free(listener);
+    gw_net_handle_closed(net);
+}
+
+void gw_net_unlisten(struct gw_net *net)
+{
+    while (!gw_list_empty(&net->listeners)) {
+        struct gw_listener *listener = gw_container(net->listeners.next, struct gw_listener, link);
+        gw_list_remove(&listener->link);
+        (void)uv_poll_stop(&listener->poll);
+        (void)close(listener->fd); // a copy: the socket itself is the owner's
+        uv_close((uv_handle_t *)&listener->poll, on_closed);
+        net->counts.listeners--;
+    }
+}
