@@ -1,0 +1,360 @@
+/* boot.c - from nothing to the first start, and from the last event to nothing. */
+#include "host/inside.h"
+
+#include "os/proc.h"
+#include "os/statedir.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { LOCK_RETRY_MS = 50, STORE_MS = 3000 };
+
+static json_t *addresses(const struct gw_host *h)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < h->socket_count; i++)
+        (void)json_array_append_new(list, gw_json_string(h->sockets[i].address));
+    return list;
+}
+
+static char *lock_info(struct gw_host *h)
+{
+    struct gw_proc_facts self = {0};
+    (void)gw_proc_read(getpid(), &self);
+    json_t *o = json_object();
+    gw_json_set(o, "pid", json_integer(getpid()));
+    gw_json_set(o, "start_time", json_integer((json_int_t)self.start_time));
+    gw_json_set(o, "boot_id", json_string(h->boot_id));
+    gw_json_set(o, "created_at", json_integer(gw_wall_ms()));
+    gw_json_set(o, "listen", addresses(h));
+    gw_json_set(o, "version", json_string(h->options.version));
+    char *json = gw_json_text(o);
+    char *line = gw_asprintf("%s\n", json);
+    free(json);
+    json_decref(o);
+    return line;
+}
+
+/* Options that do not go together are refused before anything is touched. */
+static int check_options(struct gw_host *h, struct gw_err *err)
+{
+    const struct gw_host_options *o = &h->options;
+    for (size_t i = 0; i < o->listen_count; i++) {
+        int rc = gw_listen_check(o->listen[i], err);
+        if (rc < 0)
+            return rc;
+    }
+    if (o->open && o->allow_exec)
+        return gw_err_set(err, -EINVAL, "--open and --allow-exec together would let anyone on this machine run "
+                          "commands: leave one of them out");
+    return 0;
+}
+
+static int check_open(struct gw_host *h, struct gw_err *err)
+{
+    for (size_t i = 0; h->options.open && i < h->socket_count; i++)
+        if (!h->sockets[i].loopback)
+            return gw_err_set(err, -EINVAL, "--open serves without a token, so it listens on loopback and unix "
+                              "sockets only, not on %s: leave out --open or change --listen", h->sockets[i].address);
+    return 0;
+}
+
+/* Ends a host that has not begun. */
+static void leave(struct gw_host *h, int code)
+{
+    h->exit_code = code;
+    h->state = GW_EXITED;
+    uv_stop(&h->loop);
+}
+
+static void fail_config(struct gw_host *h, const struct gw_err *err)
+{
+    gw_log(GW_ERROR, "app.start_failed", json_pack("{so}", "error", gw_json_string(err->text)),
+           "%s; nothing was started", err->text);
+    leave(h, GW_EXIT_CONFIG);
+}
+
+void gw_boot_open(struct gw_host *h)
+{
+    struct gw_err err = {0};
+    struct gw_sentry_config config = {.signal = gw_host_on_signal,
+                                      .expired = gw_watchdog_fire,
+                                      .stop_grace_ms = GW_FORCED_EXIT_MS,
+                                      .ud = h};
+    gw_watchdog_phase("starting");
+    if (gw_sentry_open(&h->loop, &config, &h->sentry, &err) < 0) {
+        fail_config(h, &err);
+        return;
+    }
+    uv_timer_t *timers[] = {&h->work_timer,  &h->start_timer,    &h->close_timer, &h->lock_timer,
+                            &h->drain.timer, &h->drain.report, &h->sched_timer, &h->watch_timer,
+                            &h->supervision.alive_timer};
+    for (size_t i = 0; i < sizeof timers / sizeof *timers; i++) {
+        (void)uv_timer_init(&h->loop, timers[i]);
+        timers[i]->data = h;
+    }
+    gw_restarts_open(h);
+    gw_log(GW_INFO, "host.starting",
+           json_pack("{ssss}", "version", h->options.version, "state_dir", h->options.state_dir),
+           "gwhost %s starts", h->options.version);
+    gw_supervision_open(h);
+    if (check_options(h, &err) < 0 || gw_statedir_open(h->options.state_dir, &h->dir_fd, &err) < 0 ||
+        gw_policy_init(&err) < 0) {
+        fail_config(h, &err);
+        return;
+    }
+    if (gw_policy_load(h->options.policy, h->options.lua_dir, &h->policy, &err) < 0) {
+        gw_log(GW_ERROR, "policy.rejected",
+               json_pack("{soso}", "path", gw_json_string(h->options.policy), "error", gw_json_string(err.text)),
+               "the policy cannot be used; nothing was started");
+        leave(h, GW_EXIT_CONFIG);
+        return;
+    }
+    gw_log(GW_INFO, "policy.loaded",
+           json_pack("{sososo}", "path", gw_json_string(gw_policy_path(h->policy)), "sha256",
+                     json_string(gw_policy_sha256(h->policy)), "name", gw_json_string(gw_policy_name(h->policy))),
+           "policy '%s' is in force", gw_policy_name(h->policy));
+    h->lock_since_ms = gw_now_ms();
+    gw_watchdog_arm(h, UINT64_MAX, "starting", "gateway.stop_shutdown_timeout");
+    gw_boot_take_lock(h);
+}
+
+/* A start that failed before there was an application: said, and the process ends with code. */
+static void give_up(struct gw_host *h, const struct gw_err *err, int code)
+{
+    h->start_err = *err;
+    h->exit_code = code;
+    gw_host_post(h, GW_EV_START_FAILED);
+}
+
+/* --token-file, else $GWHOST_TOKEN (which no child shall see), else STATE/token, made when there is none. */
+static int load_token(struct gw_host *h, struct gw_err *err)
+{
+    const char *given = getenv("GWHOST_TOKEN");
+    if (h->options.token_file == NULL && given != NULL && *given != '\0')
+        h->token = gw_strdup(given);
+    (void)unsetenv("GWHOST_TOKEN");
+    if (h->token != NULL)
+        return 0;
+    return gw_token_load(h->dir_fd, h->options.state_dir, h->options.token_file, &h->token, err);
+}
+
+static void with_lock(struct gw_host *h)
+{
+    struct gw_err err = {0};
+    if (gw_boot_listen(h, &err) < 0) {
+        give_up(h, &err, GW_EXIT_FAILED);
+        return;
+    }
+    if (check_open(h, &err) < 0 || load_token(h, &err) < 0) {
+        give_up(h, &err, GW_EXIT_CONFIG);
+        return;
+    }
+    char *info = lock_info(h);
+    (void)gw_lock_describe(h->lock, info, NULL);
+    free(info);
+    gw_history_load(h);
+    if (gw_control_open(h, &err) < 0) {
+        give_up(h, &err, GW_EXIT_FAILED);
+        return;
+    }
+    h->env = (struct gw_app_env){.loop = &h->loop,
+                                 .net = h->net,
+                                 .lua_dir = h->options.lua_dir,
+                                 .handlers_dir = h->options.handlers_dir,
+                                 .allow_exec = h->options.allow_exec,
+                                 .child_nofile = h->options.child_nofile,
+                                 .vars = h->options.vars,
+                                 .kept = json_object(),
+                                 .ops = NULL,
+                                 .ud = h};
+    if (gw_boot_open_work(h, &err) < 0) {
+        give_up(h, &err, GW_EXIT_FAILED);
+        return;
+    }
+    if (gw_host_prepare_app(h, &err) < 0) {
+        give_up(h, &err, GW_EXIT_CONFIG);
+        return;
+    }
+    gw_host_watch(h);
+    gw_effects_run(h, GW_FX_START);
+}
+
+int gw_boot_acquire(struct gw_host *h, pid_t *ret_owner, struct gw_err *err)
+{
+    char *info = lock_info(h);
+    int rc = gw_lock_acquire(h->dir_fd, h->options.state_dir, info, &h->lock, ret_owner, err);
+    free(info);
+    if (rc == 0)
+        gw_log(GW_INFO, "lock.acquired", json_pack("{so}", "path", gw_json_string(h->options.state_dir)),
+               "this host owns the state directory");
+    return rc;
+}
+
+static void on_lock_timer(uv_timer_t *timer)
+{
+    gw_boot_take_lock(timer->data);
+}
+
+void gw_boot_take_lock(struct gw_host *h)
+{
+    struct gw_err err = {0};
+    pid_t owner = 0;
+    int rc = gw_boot_acquire(h, &owner, &err);
+    if (rc == 0) {
+        with_lock(h);
+        return;
+    }
+    if (rc == -EBUSY && gw_now_ms() - h->lock_since_ms < GW_LOCK_WAIT_MS) {
+        (void)uv_timer_start(&h->lock_timer, on_lock_timer, LOCK_RETRY_MS, 0);
+        return;
+    }
+    if (rc == -EBUSY)
+        gw_log(GW_ERROR, "lock.busy", json_pack("{si}", "owner_pid", (int)owner),
+               "pid %d owns '%s' and serves on; stop it, or give another --state-dir", (int)owner,
+               h->options.state_dir);
+    else
+        gw_log(GW_ERROR, "lock.failed", json_pack("{so}", "error", gw_json_string(err.text)), "%s", err.text);
+    leave(h, rc == -EBUSY ? GW_EXIT_OWNED : GW_EXIT_FAILED);
+}
+
+int gw_boot_listen(struct gw_host *h, struct gw_err *err)
+{
+    const struct gw_host_options *o = &h->options;
+    static const char *const fallback = "127.0.0.1:18789";
+    bool first = h->net == NULL;
+    if (first) {
+        struct gw_net_limits limits = gw_net_limits_default();
+        int rc = gw_net_open(&h->loop, &limits, &gw_routes, h, &h->net, err);
+        if (rc == 0 && o->listen_count == 0)
+            rc = gw_listen_passed(&h->sockets, &h->socket_count, err);
+        if (rc < 0)
+            return rc;
+    }
+    bool use_fallback = o->listen_count == 0 && h->socket_count == 0;
+    size_t words = use_fallback ? 1 : o->listen_count;
+    for (size_t i = 0; i < words; i++) {
+        const char *word = use_fallback ? fallback : o->listen[i];
+        bool kept = false;
+        for (size_t k = 0; k < h->socket_count; k++)
+            kept = kept || strcmp(h->sockets[k].word, word) == 0;
+        int rc = kept ? 0 : gw_listen_open(word, &h->sockets, &h->socket_count, err);
+        if (rc < 0)
+            return rc;
+    }
+    for (size_t i = 0; i < h->socket_count; i++) {
+        int rc = gw_net_listen(h->net, h->sockets[i].fd, h->sockets[i].address, err);
+        if (rc < 0)
+            return rc;
+        gw_log(GW_INFO, "listener.bound",
+               json_pack("{sosb}", "address", gw_json_string(h->sockets[i].address), "inherited",
+                         h->sockets[i].inherited),
+               "listening on %s", h->sockets[i].address);
+    }
+    return 0;
+}
+
+int gw_boot_open_work(struct gw_host *h, struct gw_err *err)
+{
+    struct gw_work_config config = {.state_dir = h->options.state_dir,
+                                    .boot_id = h->boot_id,
+                                    .lanes = h->options.lanes,
+                                    .lane_count = h->options.lane_count,
+                                    .retry_after_crash = true,
+                                    .ops = &gw_workload,
+                                    .ud = h};
+    char *moved = NULL;
+    int rc = gw_work_open(&config, &h->work, &moved, err);
+    if (moved != NULL)
+        gw_log(GW_ERROR, "store.corrupt", json_pack("{so}", "moved_to", gw_json_string(moved)),
+               "the task store was damaged; it was moved to %s and a new one made: look there for lost tasks", moved);
+    free(moved);
+    if (rc < 0)
+        return rc;
+    gw_workload_watch(h);
+    h->env.work = h->work;
+    return 0;
+}
+
+void gw_boot_close_work(struct gw_host *h)
+{
+    if (h->work == NULL)
+        return;
+    gw_workload_unwatch(h);
+    h->work = gw_work_close(h->work, STORE_MS);
+    h->env.work = NULL;
+}
+
+static void free_app(struct gw_app **app)
+{
+    if (*app == NULL)
+        return;
+    (void)(*app)->class->release(*app, 1000);
+    (*app)->class->free(*app);
+    *app = NULL;
+}
+
+static void close_walked(uv_handle_t *handle, void *loop)
+{
+    if (!uv_is_closing(handle))
+        uv_close(handle, NULL);
+}
+
+void gw_boot_close(struct gw_host *h)
+{
+    if (h->net != NULL)
+        gw_net_refuse_held(h->net, 503, "stopping", "the gateway stops");
+    free_app(&h->next_app);
+    free_app(&h->app);
+    free_app(&h->old_app);
+    gw_boot_close_work(h);
+    if (h->net != NULL)
+        gw_net_close(h->net, NULL, NULL);
+    (void)gw_listen_close(h->sockets, h->socket_count, true);
+    free(h->sockets);
+    if (h->watching)
+        uv_close((uv_handle_t *)&h->watch, NULL);
+    h->policy = gw_policy_free(h->policy);
+    for (int i = 0; i < POLICIES_KEPT; i++)
+        h->older[i] = gw_policy_free(h->older[i]);
+    gw_policy_fini();
+    gw_restarts_end(h, "restarted", "another process comes back");
+    // Who follows hears of the end while that is possible; its line in the log comes once the lock is free.
+    json_t *code = json_pack("{si}", "code", h->exit_code);
+    json_t *end = gw_log_object(GW_INFO, "host.exiting", code, "this host ends");
+    gw_control_tell(h, end);
+    json_decref(end);
+    json_decref(code);
+    gw_control_close(h);
+    gw_watchdog_disarm(h);
+    // Closed callbacks run here; what is left then is a child that has not died yet.
+    for (int i = 0; i < 8; i++)
+        (void)uv_run(&h->loop, UV_RUN_NOWAIT);
+    if (h->lock != NULL) {
+        h->lock = gw_lock_release(h->lock);
+        gw_log(GW_INFO, "lock.released", NULL, "the state directory is free");
+    }
+    gw_log(GW_INFO, "host.exiting", json_pack("{si}", "code", h->exit_code), "exits with %d", h->exit_code);
+    gw_supervision_linger(h);
+    if (h->sentry != NULL)
+        gw_sentry_close(h->sentry, NULL, NULL);
+    for (int i = 0; i < 8; i++)
+        (void)uv_run(&h->loop, UV_RUN_NOWAIT);
+    gw_supervision_close(h);
+    if (uv_loop_close(&h->loop) != 0) {
+        uv_walk(&h->loop, close_walked, NULL);
+        (void)uv_run(&h->loop, UV_RUN_NOWAIT);
+        (void)uv_loop_close(&h->loop);
+    }
+    h->sched = gw_sched_free(h->sched);
+    (void)gw_sources_unref(h->sources);
+    (void)gw_sources_unref(h->next_sources);
+    (void)gw_sources_unref(h->good_sources);
+    json_decref(h->env.kept);
+    json_decref(h->continuation);
+    free(h->token);
+    if (h->dir_fd >= 0)
+        (void)close(h->dir_fd);
+}

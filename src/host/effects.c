@@ -1,0 +1,447 @@
+/* effects.c - what a step of the machine makes happen, in the order of enum gw_effect. */
+#include "host/inside.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { SWEEP_MS = 1000 };
+
+// ---- preparing ----
+
+static void remember(struct gw_host *h)
+{
+    // The request stays open in `waiting`; gw_restarts_resume() looks at it after the start.
+}
+
+static void become_stop(struct gw_host *h)
+{
+    const struct gw_restart *r = gw_sched_current(h->sched);
+    const char *id = r != NULL ? r->id : "";
+    gw_log(GW_INFO, "restart.becomes_stop", json_pack("{ss}", "request_id", id), "the restart becomes a stop");
+    gw_restarts_end(h, "failed", "became a stop");
+    gw_supervision_stays(h);
+}
+
+static void refuse(struct gw_host *h)
+{
+    const struct gw_restart *r = gw_sched_current(h->sched);
+    gw_watchdog_arm(h, UINT64_MAX, "running", "gateway.stop_shutdown_timeout");
+    if (r == NULL) { // it has expired
+        gw_restarts_look(h);
+        return;
+    }
+    gw_log(GW_ERROR, "restart.refused",
+           json_pack("{ssso}", "request_id", r->id, "why", gw_json_string(h->prepare_err.text)),
+           "the new sources cannot be used; generation %u serves on. Mend the file and ask again", h->generation);
+    // Who sends SIGTERM expects an end: it does not get a host that serves on.
+    bool by_term = strcmp(r->signal, "SIGTERM") == 0;
+    gw_restarts_end(h, "refused", h->prepare_err.text);
+    if (by_term) {
+        h->stop_by_signal = true;
+        gw_host_post_stop(h);
+    } else {
+        gw_restarts_look(h);
+    }
+}
+
+/* What is carried out of what was decided; in a build that has no other mode yet the process stays. */
+static enum gw_mode carried_out(struct gw_host *h, enum gw_mode mode)
+{
+    if (mode == GW_MODE_IN_PROCESS || mode == GW_MODE_SUPERVISED)
+        return mode;
+    gw_log(GW_WARN, "restart.mode_changed", json_pack("{ssss}", "asked", gw_mode_name(mode), "mode", "in_process"),
+           "this version restarts in-process only; '%s' becomes 'in_process'", gw_mode_name(mode));
+    return GW_MODE_IN_PROCESS;
+}
+
+struct gw_mode_answer gw_effects_mode(struct gw_host *h, const struct gw_restart *r, char *ret_why, size_t size)
+{
+    struct gw_mode_answer answer = {.mode = GW_MODE_IN_PROCESS, .health_timeout_ms = -1, .exit_delay_ms = -1};
+    if (r != NULL && r->force) {
+        (void)snprintf(ret_why, size, "force asks no hook");
+        return answer;
+    }
+    struct gw_decision d;
+    json_t *facts = gw_facts(h, "restart", r, NULL);
+    gw_policy_restart_mode(h->policy, facts, &answer, &d);
+    json_decref(facts);
+    gw_facts_decided(h, &d);
+    (void)snprintf(ret_why, size, "%s", d.why);
+    return answer;
+}
+
+/* A policy that would not load at the switch is better known now, while nothing has been torn down. */
+static void try_policy(struct gw_host *h)
+{
+    struct gw_policy *trial = NULL;
+    struct gw_err err = {0};
+    if (gw_policy_load(h->options.policy, h->options.lua_dir, &trial, &err) < 0)
+        gw_log(GW_WARN, "policy.rejected",
+               json_pack("{soso}", "path", gw_json_string(h->options.policy), "error", gw_json_string(err.text)),
+               "the new policy cannot be used; unless it is mended before the switch, the old one stays in force");
+    (void)gw_policy_free(trial);
+}
+
+static void prepare(struct gw_host *h)
+{
+    h->drain = (struct drain){.timer = h->drain.timer, .report = h->drain.report};
+    h->drain.accepted_ms = gw_now_ms();
+    h->prepare_err = (struct gw_err){0};
+    const struct gw_restart *r = gw_restarts_accept(h);
+    if (r == NULL || gw_host_prepare_app(h, &h->prepare_err) < 0) {
+        gw_host_post(h, GW_EV_PREPARE_FAILED);
+        return;
+    }
+    try_policy(h);
+    char why[256];
+    struct gw_mode_answer answer = gw_effects_mode(h, r, why, sizeof why);
+    enum gw_mode mode = answer.mode;
+    if (mode == GW_MODE_IN_PROCESS && gw_supervision_by(h) != NULL && strcmp(r->signal, "SIGTERM") == 0) {
+        mode = GW_MODE_SUPERVISED;
+        (void)snprintf(why, sizeof why, "a SIGTERM under a supervisor (%s) means that the process ends",
+                       gw_supervision_by(h));
+    }
+    h->mode = carried_out(h, mode);
+    gw_sched_set_mode(h->sched, gw_mode_name(h->mode));
+    gw_log(GW_INFO, "restart.mode", json_pack("{ssso}", "mode", gw_mode_name(h->mode), "why", gw_json_string(why)),
+           "comes back %s: %s", gw_mode_name(h->mode), why);
+    if (h->mode == GW_MODE_SUPERVISED)
+        gw_supervision_leaves(h, answer.exit_delay_ms);
+    else
+        gw_supervision_stays(h);
+    gw_drain_ask(h, false);
+    gw_host_post(h, h->mode == GW_MODE_SUPERVISED ? GW_EV_LEAVE : GW_EV_PREPARED);
+}
+
+static void ask_stop_budget(struct gw_host *h)
+{
+    bool draining = h->drain.active;
+    struct drain *d = &h->drain;
+    if (!draining)
+        *d = (struct drain){.timer = d->timer, .report = d->report};
+    d->accepted_ms = gw_now_ms();
+    if (h->state != GW_STOPPING)
+        gw_drain_ask(h, true);
+}
+
+static void fence(struct gw_host *h)
+{
+    gw_work_fence(h->work, h->drain.budget.accept_queue && !h->drain.to_stop);
+    unsigned runs = gw_work_abort_compacting(h->work);
+    if (runs > 0)
+        gw_log(GW_INFO, "work.aborted", json_pack("{sssisi}", "mode", "compacting", "tasks", 0, "runs", (int)runs),
+               "%u compacting runs are ended first", runs);
+}
+
+static void arm_drain(struct gw_host *h)
+{
+    if (h->state != GW_DRAINING)
+        gw_supervision_stopping(h);
+    if (h->state == GW_STOPPING) {
+        gw_watchdog_arm(h, gw_now_ms() + GW_FORCED_EXIT_MS, "closing", "gateway.stop_shutdown_timeout");
+        return;
+    }
+    gw_drain_arm(h);
+}
+
+// ---- closing ----
+
+static void on_close_timer(uv_timer_t *timer)
+{
+    struct gw_host *h = timer->data;
+    gw_err_set(&h->close_err, -ETIMEDOUT, "the application did not close within %d ms; it was cut", GW_CLOSE_MS);
+    gw_host_post(h, GW_EV_CLOSE_FAILED);
+}
+
+static void pause_socket(void *ud, struct gw_ws *ws)
+{
+    gw_ws_pause(ws);
+}
+
+static void close_app(struct gw_host *h)
+{
+    bool restart = h->state == GW_RESTARTING;
+    gw_watchdog_phase("closing");
+    // Who asked for this restart was not waited for; what it still does ends here, marked as any other.
+    struct gw_work_counts left = gw_work_counts(h->work);
+    if (left.tasks + left.runs > 0)
+        gw_work_cut(h->work, NULL, NULL, NULL);
+    if (h->drain.budget.budget_ms == GW_UNLIMITED)
+        gw_watchdog_arm(h, gw_now_ms() + GW_FORCED_EXIT_MS, "closing",
+                        restart ? "gateway.restart_shutdown_timeout" : "gateway.stop_shutdown_timeout");
+    h->close_err = (struct gw_err){0};
+    // From here on messages belong to the next generation: they wait where they are.
+    gw_ws_each(h->net, pause_socket, NULL);
+    (void)uv_timer_start(&h->close_timer, on_close_timer, GW_CLOSE_MS, 0);
+    h->app->class->close(h->app, restart ? "gateway restarting" : "gateway stopping",
+                         restart ? GW_RESTART_EXPECTED_MS : -1);
+}
+
+static void report_close(struct gw_host *h)
+{
+    bool restart = h->state != GW_WINDING_DOWN;
+    gw_log(GW_ERROR, "app.close_failed", json_pack("{so}", "error", gw_json_string(h->close_err.text)), "%s",
+           restart ? "the application did not close cleanly; what it held is cut, the restart goes on"
+                   : "the application did not close cleanly; what it held is cut, the stop goes on");
+    if (restart)
+        gw_bundle_write(h, "gateway.restart_close_failed", &h->close_err);
+}
+
+static void boundary(struct gw_host *h)
+{
+    gw_watchdog_phase("boundary");
+    (void)uv_timer_stop(&h->close_timer);
+    (void)h->app->class->release(h->app, SWEEP_MS);
+    h->old_app = h->app;
+    h->app = NULL;
+    gw_workload_count_refused(h);
+    gw_work_boundary(h->work);
+    gw_sched_boundary(h->sched);
+    (void)gw_host_reload_policy(h, "restart", NULL);
+}
+
+// ---- starting ----
+
+static void on_start_timer(uv_timer_t *timer)
+{
+    struct gw_host *h = timer->data;
+    gw_err_set(&h->start_err, -ETIMEDOUT, "the application's start(ctx) did not return within %llu ms "
+               "(--start-timeout)", (unsigned long long)h->options.start_timeout_ms);
+    gw_host_post(h, GW_EV_START_FAILED);
+}
+
+static void begin(struct gw_host *h)
+{
+    h->generation++;
+    gw_log_generation(h->generation);
+    gw_watchdog_phase("starting");
+    h->start_err = (struct gw_err){0};
+    json_t *listeners = json_array();
+    for (size_t i = 0; i < h->socket_count; i++)
+        (void)json_array_append_new(listeners, gw_json_string(h->sockets[i].address));
+    struct gw_app_start start = {.generation = h->generation,
+                                 .boot_id = h->boot_id,
+                                 .startup_started_at_ms =
+                                     h->generation == 1 ? h->startup_started_at_ms : gw_wall_ms(),
+                                 .listeners = listeners,
+                                 .continuation = h->continuation};
+    if (h->options.start_timeout_ms > 0)
+        (void)uv_timer_start(&h->start_timer, on_start_timer, h->options.start_timeout_ms, 0);
+    h->state_since_ms = gw_wall_ms();
+    h->app->class->start(h->app, &start);
+    json_decref(listeners);
+    json_decref(h->continuation);
+    h->continuation = NULL;
+}
+
+static void start(struct gw_host *h)
+{
+    h->app = h->next_app;
+    h->next_app = NULL;
+    (void)gw_sources_unref(h->sources);
+    h->sources = h->next_sources;
+    h->next_sources = NULL;
+    h->reverted = (struct gw_err){0};
+    begin(h);
+}
+
+/* A start that did not succeed leaves nothing behind. */
+static void drop_started(struct gw_host *h)
+{
+    (void)uv_timer_stop(&h->start_timer);
+    if (h->app == NULL)
+        return;
+    (void)h->app->class->release(h->app, SWEEP_MS);
+    h->app->class->free(h->app);
+    h->app = NULL;
+}
+
+static void report_start(struct gw_host *h)
+{
+    bool first = h->state == GW_EXITED;
+    const char *then = first ? "the process ends"
+                       : h->state == GW_REVERTING
+                           ? "the last good sources are started again"
+                           : "the process stays alive without serving: mend the application, then ask for a restart "
+                             "(kill -USR1 its pid) or stop it";
+    json_t *fields = json_pack("{so}", "error", gw_json_string(h->start_err.text));
+    gw_log(GW_ERROR, "app.start_failed", fields, "generation %u did not start; %s", h->generation, then);
+    gw_bundle_write(h, first ? "gateway.startup_failed" : "gateway.restart_startup_failed", &h->start_err);
+    drop_started(h);
+}
+
+static void start_last_good(struct gw_host *h)
+{
+    if (h->cannot_serve || h->good_sources == NULL) {
+        gw_host_post(h, GW_EV_START_FAILED);
+        return;
+    }
+    h->reverted = h->start_err;
+    struct gw_err err = {0};
+    if (gw_lua_app_open(&h->env, h->good_sources, h->options.app, &h->app, &err) < 0) {
+        h->start_err = err;
+        gw_host_post(h, GW_EV_START_FAILED);
+        return;
+    }
+    (void)gw_sources_unref(h->sources);
+    h->sources = gw_sources_ref(h->good_sources);
+    gw_log(GW_WARN, "startup.rolled_back", json_pack("{so}", "error", gw_json_string(h->reverted.text)),
+           "the last good sources are started again");
+    begin(h);
+}
+
+static void give_up(struct gw_host *h)
+{
+    drop_started(h);
+    gw_watchdog_disarm(h);
+    gw_restarts_end(h, "failed", h->start_err.text);
+    gw_net_refuse_held(h->net, 503, "draining", "the gateway failed to start and waits for its operator");
+    gw_boot_close_work(h);
+    gw_net_unlisten(h->net);
+    h->socket_count = gw_listen_close(h->sockets, h->socket_count, false);
+    struct gw_err err = {0};
+    for (size_t i = 0; i < h->socket_count; i++)
+        (void)gw_net_listen(h->net, h->sockets[i].fd, h->sockets[i].address, &err);
+    h->lock = gw_lock_release(h->lock);
+    gw_log(GW_ERROR, "lock.released", NULL, "store, lock and listeners are given up; pid %d stays alive: mend the "
+           "application, then kill -USR1 %d to try again, or kill %d to end it", getpid(), getpid(), getpid());
+    gw_supervision_status(h, false, "Failed to start, and serves nothing: %s", h->start_err.text);
+    gw_restarts_look(h);
+}
+
+static void reacquire(struct gw_host *h)
+{
+    struct gw_err err = {0};
+    pid_t owner = 0;
+    h->cannot_serve = false;
+    (void)gw_restarts_accept(h);
+    int rc = gw_boot_acquire(h, &owner, &err);
+    if (rc < 0) {
+        gw_log(GW_ERROR, "lock.busy", json_pack("{si}", "owner_pid", (int)owner), "%s; this host ends", err.text);
+        gw_restarts_end(h, "failed", err.text);
+        h->exit_code = GW_EXIT_FAILED;
+        h->state = GW_EXITED;
+        return;
+    }
+    gw_net_unlisten(h->net);
+    if (gw_boot_listen(h, &err) < 0 || gw_boot_open_work(h, &err) < 0) {
+        h->cannot_serve = true;
+        h->start_err = err;
+        gw_host_post(h, GW_EV_START_FAILED);
+        return;
+    }
+    (void)gw_host_reload_policy(h, "restart", NULL);
+    if (gw_host_prepare_app(h, &err) < 0) {
+        h->start_err = err;
+        gw_host_post(h, GW_EV_START_FAILED);
+        return;
+    }
+    start(h);
+}
+
+static void adopt_socket(void *ud, struct gw_ws *ws)
+{
+    struct gw_host *h = ud;
+    h->app->class->ws_adopt(h->app, ws);
+}
+
+static void announce(struct gw_host *h)
+{
+    (void)uv_timer_stop(&h->start_timer);
+    // Not armed, but rendered: a stop signal may find the loop stuck.
+    gw_watchdog_arm(h, UINT64_MAX, "running", "gateway.stop_shutdown_timeout");
+    char tag[64];
+    (void)snprintf(tag, sizeof tag, "%.8s.%u", h->boot_id, h->generation);
+    gw_net_tag(h->net, tag);
+    gw_ws_each(h->net, adopt_socket, h);
+    gw_work_start(h->work, h->generation);
+    gw_workload_timer(h);
+    gw_net_release(h->net);
+    (void)gw_sources_unref(h->good_sources);
+    h->good_sources = gw_sources_ref(h->sources);
+    json_int_t ms = (json_int_t)(gw_wall_ms() - (h->generation == 1 ? h->startup_started_at_ms : h->state_since_ms));
+    gw_log(GW_INFO, "app.started", json_pack("{sI}", "ms", ms), "generation %u serves", h->generation);
+    json_t *addresses = json_array();
+    struct gw_buf words = {0};
+    for (size_t i = 0; i < h->socket_count; i++) {
+        (void)json_array_append_new(addresses, gw_json_string(h->sockets[i].address));
+        gw_buf_addf(&words, "%s%s", i > 0 ? ", " : "", h->sockets[i].address);
+    }
+    gw_log(GW_INFO, "host.ready", json_pack("{sosI}", "addresses", addresses, "ms", ms), "ready on %s",
+           words.data != NULL ? words.data : "no address");
+    gw_supervision_ready(h, words.data != NULL ? words.data : "no address");
+    gw_buf_fini(&words);
+    if (gw_sched_current(h->sched) != NULL) {
+        char *why = h->reverted.code != 0
+                        ? gw_asprintf("the new sources did not start, the last good ones serve: %s", h->reverted.text)
+                        : NULL;
+        gw_restarts_end(h, why != NULL ? "failed" : "restarted", why);
+        free(why);
+    }
+    h->start_err = (struct gw_err){0};
+    if (h->old_app != NULL) {
+        h->old_app->class->free(h->old_app);
+        h->old_app = NULL;
+    }
+    gw_restarts_look(h);
+}
+
+// ---- ending ----
+
+static void on_wound_down(void *ud)
+{
+    gw_host_post(ud, GW_EV_WOUND_DOWN);
+}
+
+static void wind_down(struct gw_host *h)
+{
+    bool supervised = h->mode == GW_MODE_SUPERVISED && gw_sched_current(h->sched) != NULL;
+    (void)uv_timer_stop(&h->close_timer);
+    gw_watchdog_phase("winding_down");
+    gw_workload_count_refused(h);
+    (void)h->app->class->release(h->app, SWEEP_MS);
+    gw_net_refuse_held(h->net, 503, "stopping", "the gateway stops");
+    gw_net_wind_down(h->net, supervised ? 1012 : 1001, supervised ? "restarting" : "stopping", GW_IDLE_GRACE_MS,
+                     on_wound_down, h);
+}
+
+static void ignore(struct gw_host *h)
+{
+    gw_log(GW_DEBUG, "host.ignored", json_pack("{ss}", "state", gw_state_name(h->state)),
+           "nothing to do in this state");
+}
+
+void gw_effects_run(struct gw_host *h, uint32_t effects)
+{
+    static const struct {
+        enum gw_effect effect;
+        void (*run)(struct gw_host *h);
+    } all[] = {{GW_FX_REMEMBER, remember},
+               {GW_FX_BECOME_STOP, become_stop},
+               {GW_FX_REFUSE, refuse},
+               {GW_FX_PREPARE, prepare},
+               {GW_FX_ASK_STOP_BUDGET, ask_stop_budget},
+               {GW_FX_FENCE, fence},
+               {GW_FX_ARM_DRAIN, arm_drain},
+               {GW_FX_CUT, gw_drain_cut},
+               {GW_FX_CLOSE_APP, close_app},
+               {GW_FX_REPORT_CLOSE, report_close},
+               {GW_FX_BOUNDARY, boundary},
+               {GW_FX_START, start},
+               {GW_FX_ABANDON_START, drop_started},
+               {GW_FX_REPORT_START, report_start},
+               {GW_FX_START_LAST_GOOD, start_last_good},
+               {GW_FX_RELEASE, give_up},
+               {GW_FX_REACQUIRE, reacquire},
+               {GW_FX_ANNOUNCE, announce},
+               {GW_FX_WIND_DOWN, wind_down},
+               {GW_FX_IGNORE, ignore}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if ((effects & all[i].effect) != 0)
+            all[i].run(h);
+    if ((effects & GW_FX_EXIT_1) != 0 && h->exit_code == GW_EXIT_OK)
+        h->exit_code = GW_EXIT_FAILED;
+}

@@ -1,0 +1,66 @@
+/* host.c - the loop: one event at a time, a step of the machine, its effects. */
+#include "host/inside.h"
+
+#include "base/sha.h"
+
+#include <signal.h>
+#include <stdlib.h>
+
+void gw_host_post(struct gw_host *h, enum gw_event event)
+{
+    gw_assert(h->event_tail - h->event_head < EVENTS_MAX);
+    h->events[h->event_tail++ % EVENTS_MAX] = event;
+    uv_stop(&h->loop);
+}
+
+void gw_host_post_stop(struct gw_host *h)
+{
+    if (!h->stops)
+        gw_host_post(h, GW_EV_STOP);
+    h->stops = true;
+}
+
+static void log_step(struct gw_host *h, enum gw_event on, struct gw_step step)
+{
+    json_t *fields = json_object();
+    gw_json_set(fields, "from", json_string(gw_state_name(h->state)));
+    gw_json_set(fields, "on", json_string(gw_event_name(on)));
+    gw_json_set(fields, "to", json_string(gw_state_name(step.to)));
+    gw_log(GW_DEBUG, "host.step", fields, "step");
+}
+
+static void take(struct gw_host *h, enum gw_event on)
+{
+    struct gw_step step = gw_machine_step(h->state, on);
+    log_step(h, on, step);
+    enum gw_state from = h->state;
+    h->state = step.to;
+    if (from != h->state)
+        gw_publish_state(h, from);
+    gw_effects_run(h, step.effects);
+}
+
+int gw_host_run(const struct gw_host_options *options)
+{
+    struct gw_host *h = gw_calloc(1, sizeof *h);
+    h->options = *options;
+    h->dir_fd = -1;
+    h->booted_ms = gw_now_ms();
+    h->startup_started_at_ms = h->state_since_ms = gw_wall_ms();
+    gw_random_hex(16, h->boot_id);
+    gw_log_identity(h->boot_id);
+    int rc = uv_loop_init(&h->loop);
+    gw_assert(rc == 0);
+    gw_boot_open(h);
+    // Nothing but this loop runs effects, so states end and begin with no frame of libuv or Lua below.
+    while (h->state != GW_EXITED) {
+        if (h->event_head != h->event_tail)
+            take(h, h->events[h->event_head++ % EVENTS_MAX]);
+        else
+            (void)uv_run(&h->loop, UV_RUN_DEFAULT);
+    }
+    gw_boot_close(h);
+    int code = h->exit_code;
+    free(h);
+    return code;
+}

@@ -1,0 +1,215 @@
+/* restarts.c - requests to restart, between those who ask and the scheduler that decides when. */
+#include "host/inside.h"
+
+#include <errno.h>
+#include <string.h>
+
+static enum gw_phase phase(const struct gw_host *h)
+{
+    switch (h->state) {
+    case GW_RUNNING:
+        return GW_PHASE_RUNNING;
+    case GW_PREPARING:
+    case GW_DRAINING:
+        return GW_PHASE_LEAVING;
+    case GW_FAILED:
+        return GW_PHASE_FAILED;
+    case GW_DRAINING_TO_STOP:
+    case GW_STOPPING:
+    case GW_WINDING_DOWN:
+        // One that is on its way to another process is a restart still, but nothing can be added to it.
+        return GW_PHASE_STOPPING;
+    case GW_EXITED:
+        return GW_PHASE_STOPPING;
+    default:
+        return GW_PHASE_STARTING;
+    }
+}
+
+static int pending(const struct gw_host *h)
+{
+    if (h->work == NULL)
+        return 0;
+    struct gw_work_counts counts = gw_work_counts(h->work);
+    return (int)(counts.tasks - counts.excused_tasks + counts.runs - counts.excused_runs);
+}
+
+struct gw_sched_now gw_restarts_now(const struct gw_host *h)
+{
+    return (struct gw_sched_now){.ms = gw_now_ms(),
+                                 .wall_ms = gw_wall_ms(),
+                                 .phase = phase(h),
+                                 .pending = pending(h),
+                                 .generation = h->generation};
+}
+
+static void on_ended(void *ud, const struct gw_restart *r)
+{
+    struct gw_host *h = ud;
+    if (r->merged_into[0] != '\0')
+        gw_log(GW_INFO, "restart.merged", json_pack("{ssss}", "request_id", r->id, "into", r->merged_into),
+               "request %s is merged into %s", r->id, r->merged_into);
+    json_t *fields = json_pack("{ssss}", "request_id", r->id, "outcome", r->outcome);
+    gw_json_set(fields, "why", r->why[0] != '\0' ? gw_json_string(r->why) : NULL);
+    gw_log(GW_INFO, "restart.outcome", fields, "request %s: %s%s%s", r->id, r->outcome,
+           r->why[0] != '\0' ? ", " : "", r->why);
+    gw_history_keep(h, r);
+    if (h->work != NULL && gw_sched_current(h->sched) == NULL && gw_sched_waiting(h->sched) == NULL)
+        gw_work_unexcuse(h->work);
+}
+
+void gw_restarts_open(struct gw_host *h)
+{
+    struct gw_sched_config config = {.defer_timeout_ms = h->options.defer_timeout_ms, .ended = on_ended, .ud = h};
+    h->sched = gw_sched_new(&config);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    gw_restarts_look(timer->data);
+}
+
+void gw_restarts_look(struct gw_host *h)
+{
+    struct gw_sched_look look = gw_sched_look(h->sched, gw_restarts_now(h));
+    const struct gw_restart *r = gw_sched_waiting(h->sched);
+    if (look.what == GW_DO_REPORT)
+        gw_log(GW_INFO, "restart.still_deferred", json_pack("{sssi}", "request_id", r->id, "pending", pending(h)),
+               "request %s still waits for an idle moment: %d pending", r->id, pending(h));
+    if (look.what == GW_DO_GO)
+        gw_host_post(h, GW_EV_RESTART);
+    if (h->work != NULL && look.watch_idle)
+        gw_work_watch_idle(h->work);
+    else if (h->work != NULL)
+        gw_work_unwatch_idle(h->work);
+    uint64_t now = gw_now_ms();
+    if (look.next_ms == UINT64_MAX || look.what == GW_DO_GO) {
+        (void)uv_timer_stop(&h->sched_timer);
+        return;
+    }
+    uv_update_time(&h->loop);
+    (void)uv_timer_start(&h->sched_timer, on_timer, look.next_ms > now ? look.next_ms - now : 0, 0);
+}
+
+void gw_restarts_idle(void *host)
+{
+    gw_restarts_look(host);
+}
+
+struct gw_sched_told gw_restarts_ask(struct gw_host *h, const struct gw_ask *ask)
+{
+    const char *reason = ask->reason != NULL && *ask->reason != '\0' ? ask->reason : "gateway.restart";
+    if (ask->requester != NULL && h->work != NULL)
+        (void)gw_work_excuse(h->work, ask->requester);
+    struct gw_sched_now now = gw_restarts_now(h);
+    int before = now.pending;
+    struct gw_sched_told told = gw_sched_ask(h->sched, ask, now);
+    const struct gw_restart *r = told.request;
+    // A request that was merged or refused has said so already: the order of its lines is put right here.
+    gw_log(GW_INFO, "restart.requested",
+           json_pack("{ssssso}", "request_id", r->id, "source", r->source, "reason", gw_json_string(reason)),
+           "a restart is asked for by %s: %s", r->source, reason);
+    if (told.answer == GW_ASK_REFUSED)
+        gw_log(GW_WARN, "restart.refused", json_pack("{ssss}", "request_id", r->id, "why", r->why),
+               "request %s is refused: this host stops", r->id);
+    if (told.answer == GW_ASK_DEFERRED)
+        gw_log(GW_INFO, "restart.deferred", json_pack("{sssi}", "request_id", r->id, "pending", before),
+               before > 0 ? "request %s waits for an idle moment: %d pending"
+                          : "request %s waits for the cooldown of 30 s after the last restart: %d pending",
+               r->id, before);
+    if (told.forced_current && h->state == GW_DRAINING && h->drain.active)
+        gw_drain_force(h);
+    gw_restarts_look(h);
+    return told;
+}
+
+const struct gw_restart *gw_restarts_accept(struct gw_host *h)
+{
+    const struct gw_restart *r = gw_sched_accept(h->sched, gw_restarts_now(h));
+    (void)uv_timer_stop(&h->sched_timer);
+    if (h->work != NULL)
+        gw_work_unwatch_idle(h->work);
+    if (r == NULL)
+        return NULL;
+    json_decref(h->continuation);
+    h->continuation = json_incref(r->continuation);
+    json_t *fields = json_pack("{sssosb}", "request_id", r->id, "reason", gw_json_string(r->reason), "force", r->force);
+    gw_json_set(fields, "wait_ms", r->wait_ms >= 0 ? json_integer(r->wait_ms) : NULL);
+    gw_log(GW_INFO, "restart.accepted", fields, "request %s is accepted: %s%s", r->id, r->reason,
+           r->force ? ", forced" : "");
+    return r;
+}
+
+void gw_restarts_end(struct gw_host *h, const char *outcome, const char *why)
+{
+    gw_sched_end(h->sched, outcome, why, h->generation);
+}
+
+// ---- what applications ask ----
+
+static void on_started(void *ud, struct gw_app *app, int code, const struct gw_err *err)
+{
+    struct gw_host *h = ud;
+    if (code < 0)
+        h->start_err = *err;
+    gw_host_post(h, code < 0 ? GW_EV_START_FAILED : GW_EV_STARTED);
+}
+
+static void on_closed(void *ud, struct gw_app *app, int code, const struct gw_err *err)
+{
+    struct gw_host *h = ud;
+    (void)uv_timer_stop(&h->close_timer);
+    if (code < 0)
+        h->close_err = *err;
+    else
+        gw_log(GW_INFO, "app.closed", json_pack("{sI}", "ms", (json_int_t)(gw_wall_ms() - h->state_since_ms)),
+               "the application has closed");
+    gw_host_post(h, code < 0 ? GW_EV_CLOSE_FAILED : GW_EV_CLOSED);
+}
+
+const char *gw_restarts_answer_name(enum gw_sched_answer answer)
+{
+    static const char *const names[] = {"accepted", "deferred", "merged", "refused"};
+    return names[answer];
+}
+
+static int on_restart(void *ud, const struct gw_app_ask_restart *app, char ret_id[40], const char **ret_answer,
+                      struct gw_err *err)
+{
+    struct gw_ask ask = {.source = app->http ? "http" : "app",
+                         .reason = app->reason,
+                         .force = app->force,
+                         .when_idle = app->when_idle,
+                         .has_intent = true,
+                         .wait_ms = app->wait_ms,
+                         .requester = app->requester,
+                         .continuation = app->continuation};
+    struct gw_sched_told told = gw_restarts_ask(ud, &ask);
+    if (told.answer == GW_ASK_REFUSED)
+        return gw_err_set(err, -ESHUTDOWN, "the gateway stops");
+    (void)snprintf(ret_id, 40, "%s", told.request->id);
+    *ret_answer = gw_restarts_answer_name(told.answer);
+    return 0;
+}
+
+static json_t *on_outcome(void *ud, const char *id)
+{
+    struct gw_host *h = ud;
+    const struct gw_restart *r = gw_sched_find(h->sched, id);
+    return r != NULL ? gw_restart_json(r) : NULL;
+}
+
+static json_t *on_status(void *ud)
+{
+    return gw_status(ud);
+}
+
+const struct gw_app_ops *gw_host_app_ops(void)
+{
+    static const struct gw_app_ops ops = {.started = on_started,
+                                          .closed = on_closed,
+                                          .restart = on_restart,
+                                          .restart_outcome = on_outcome,
+                                          .status = on_status};
+    return &ops;
+}

@@ -1,0 +1,215 @@
+/* routes.c - requests as they arrive: who may ask, what the core answers itself, what waits for whom. */
+#include "host/inside.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+static void answer_json(struct gw_request *req, int status, json_t *value)
+{
+    char *text = gw_json_text(value);
+    struct gw_header headers[] = {{"Content-Type", "application/json"}, {"Cache-Control", "no-store"}};
+    gw_answer(req, status, headers, 2, text, strlen(text));
+    free(text);
+    json_decref(value);
+}
+
+static void refuse_method(struct gw_request *req)
+{
+    static const char body[] =
+        "{\"error\":{\"code\":\"method_not_allowed\",\"message\":\"use GET or HEAD here\"}}";
+    struct gw_header headers[] = {{"Content-Type", "application/json"}, {"Allow", "GET, HEAD"}};
+    gw_answer(req, 405, headers, 2, body, sizeof body - 1);
+}
+
+static void healthz(struct gw_host *h, struct gw_request *req)
+{
+    answer_json(req, 200, json_pack("{sssisssi}", "status", "ok", "pid", (int)getpid(), "boot_id", h->boot_id,
+                                    "generation", (int)h->generation));
+}
+
+static void readyz(struct gw_host *h, struct gw_request *req)
+{
+    const char *state = gw_state_public(h->state);
+    bool ready = strcmp(state, "running") == 0;
+    answer_json(req, ready ? 200 : 503,
+                json_pack("{sssisssi}", "status", ready ? "ready" : state, "pid", (int)getpid(), "boot_id", h->boot_id,
+                          "generation", (int)h->generation));
+}
+
+static void status(struct gw_host *h, struct gw_request *req)
+{
+    answer_json(req, 200, gw_status(h));
+}
+
+static void metrics(struct gw_host *h, struct gw_request *req)
+{
+    char *text = gw_metrics(h);
+    struct gw_header headers[] = {{"Content-Type", "text/plain; version=0.0.4"}};
+    gw_answer(req, 200, headers, 1, text, strlen(text));
+    free(text);
+}
+
+static const struct {
+    const char *path;
+    bool open; /* no token is asked for */
+    void (*answer)(struct gw_host *h, struct gw_request *req);
+} core[] = {{"/healthz", true, healthz},
+            {"/readyz", true, readyz},
+            {"/v1/status", false, status},
+            {"/metrics", false, metrics}};
+
+// ---- who may ask ----
+
+/* Whether the Host header names this machine by address: a page of the web reaches it by a name only. */
+static bool host_is_literal(const char *host)
+{
+    if (host == NULL)
+        return false;
+    if (*host == '[')
+        return true;
+    size_t n = strcspn(host, ":");
+    if (n == 9 && strncasecmp(host, "localhost", 9) == 0)
+        return true;
+    return n > 0 && strspn(host, "0123456789.") == n;
+}
+
+/* The value of access_token in a query, percent-decoded in place of a copy; NULL when there is none. */
+static char *query_token(const char *query)
+{
+    static const char key[] = "access_token=";
+    for (const char *p = query; p != NULL && *p != '\0'; p = strchr(p, '&')) {
+        p += *p == '&';
+        if (strncmp(p, key, sizeof key - 1) != 0)
+            continue;
+        p += sizeof key - 1;
+        char *token = gw_memdup0(p, strcspn(p, "&")), *out = token;
+        for (char *in = token; *in != '\0'; in++) {
+            if (*in == '%' && isxdigit((unsigned char)in[1]) && isxdigit((unsigned char)in[2])) {
+                char hex[3] = {in[1], in[2], '\0'};
+                *out++ = (char)strtol(hex, NULL, 16);
+                in += 2;
+            } else {
+                *out++ = *in;
+            }
+        }
+        *out = '\0';
+        return token;
+    }
+    return NULL;
+}
+
+static bool has_token(const struct gw_host *h, struct gw_request *req, const struct gw_request_info *info)
+{
+    const char *given = gw_request_header(req, "authorization");
+    if (given != NULL && strncasecmp(given, "Bearer ", 7) == 0) {
+        given += 7 + strspn(given + 7, " ");
+        return gw_equal_secret(given, strlen(given), h->token, strlen(h->token));
+    }
+    if (strcmp(info->path, "/ws") != 0 && strcmp(info->path, "/v1/events") != 0)
+        return false;
+    // Browsers cannot set a header on these two.
+    char *token = query_token(info->query);
+    bool ok = token != NULL && gw_equal_secret(token, strlen(token), h->token, strlen(h->token));
+    free(token);
+    return ok;
+}
+
+static bool admitted(struct gw_host *h, struct gw_request *req, const struct gw_request_info *info, bool public)
+{
+    if (h->options.open) {
+        if (host_is_literal(gw_request_header(req, "host")))
+            return true;
+        gw_answer_error(req, 421, "misdirected", "with --open the Host header must be an IP address or localhost", 0);
+        return false;
+    }
+    if (public || has_token(h, req, info))
+        return true;
+    static const char body[] = "{\"error\":{\"code\":\"unauthorized\",\"message\":\"send Authorization: Bearer TOKEN; "
+                               "the token is in the file `token` of the state directory\"}}";
+    struct gw_header headers[] = {{"Content-Type", "application/json"}, {"WWW-Authenticate", "Bearer"}};
+    gw_answer(req, 401, headers, 2, body, sizeof body - 1);
+    return false;
+}
+
+// ---- who answers ----
+
+static void hand_on(struct gw_host *h, struct gw_request *req)
+{
+    switch (h->state) {
+    case GW_RUNNING:
+    case GW_PREPARING:
+    case GW_DRAINING:
+    case GW_DRAINING_TO_STOP:
+        h->app->class->request(h->app, req);
+        break;
+    case GW_FIRST_START:
+    case GW_NEXT_START:
+    case GW_REVERTING:
+    case GW_RESTARTING:
+        gw_net_hold(h->net, req, "draining", "the gateway restarts; try again in a moment");
+        break;
+    case GW_FAILED:
+        gw_answer_error(req, 503, "draining", "the gateway failed to start and waits for its operator", 5000);
+        break;
+    default:
+        gw_answer_error(req, 503, "stopping", "the gateway stops", 0);
+        break;
+    }
+}
+
+static void on_request(void *ud, struct gw_request *req)
+{
+    struct gw_host *h = ud;
+    const struct gw_request_info *info = gw_request_info(req);
+    bool get = strcmp(info->method, "GET") == 0 || strcmp(info->method, "HEAD") == 0;
+    for (size_t i = 0; i < sizeof core / sizeof *core; i++) {
+        if (strcmp(info->path, core[i].path) != 0)
+            continue;
+        if (!core[i].open && !admitted(h, req, info, false))
+            return;
+        if (get)
+            core[i].answer(h, req);
+        else
+            refuse_method(req);
+        return;
+    }
+    if (admitted(h, req, info, h->app != NULL && h->app->public_http))
+        hand_on(h, req);
+}
+
+static void on_request_gone(void *ud, struct gw_request *req)
+{
+    struct gw_host *h = ud;
+    if (h->app != NULL)
+        h->app->class->request_gone(h->app, req);
+}
+
+static void on_ws_message(void *ud, struct gw_ws *ws, enum gw_ws_kind kind, const char *data, size_t n)
+{
+    struct gw_host *h = ud;
+    if (h->app != NULL)
+        h->app->class->ws_message(h->app, ws, kind, data, n);
+}
+
+static void on_ws_closed(void *ud, struct gw_ws *ws, unsigned code)
+{
+    struct gw_host *h = ud;
+    if (h->app != NULL)
+        h->app->class->ws_closed(h->app, ws, code);
+}
+
+static void on_stream_closed(void *ud, struct gw_stream *stream)
+{
+    struct gw_host *h = ud;
+    if (h->app != NULL)
+        h->app->class->stream_closed(h->app, stream);
+}
+
+const struct gw_net_ops gw_routes = {.request = on_request,
+                                     .request_gone = on_request_gone,
+                                     .ws_message = on_ws_message,
+                                     .ws_closed = on_ws_closed,
+                                     .stream_closed = on_stream_closed};

@@ -1,0 +1,168 @@
+/* signals.c - what a signal means in the state in which it arrives. */
+#include "host/inside.h"
+
+#include "os/intent.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+static json_t *sender_fields(const struct gw_signal *sig)
+{
+    return json_pack("{sssisI}", "signal", gw_signal_name(sig->number), "sender_pid", (int)sig->pid, "sender_uid",
+                     (json_int_t)sig->uid);
+}
+
+static void ignored(const struct gw_signal *sig, const char *why)
+{
+    json_t *fields = sender_fields(sig);
+    gw_json_set(fields, "why", gw_json_string(why));
+    if (sig->alive && sig->sender.exe[0] != '\0')
+        gw_json_set(fields, "sender_exe", gw_json_string(sig->sender.exe));
+    gw_log(GW_WARN, "signal.ignored", fields, "%s from pid %d (uid %u) is ignored: %s", gw_signal_name(sig->number),
+           (int)sig->pid, (unsigned)sig->uid, why);
+}
+
+static void on_stop(struct gw_host *h, const struct gw_signal *sig)
+{
+    // One that leaves for a supervisor may wait for work for long: until its application closes it becomes a stop.
+    if (h->stops || h->state == GW_STOPPING || h->state == GW_WINDING_DOWN || h->state == GW_EXITED) {
+        ignored(sig, "this host stops already");
+        gw_supervision_stays(h); // nor does it linger then
+        return;
+    }
+    gw_log(GW_INFO, "stop.accepted", sender_fields(sig), "%s from pid %d: this host stops", gw_signal_name(sig->number),
+           (int)sig->pid);
+    h->stop_by_signal = true;
+    h->stop_signal = sig->number;
+    h->stop_sender = *sig;
+    if (h->generation == 0) {
+        // Nothing has been started: there is nothing that the machine would have to end.
+        h->state = GW_EXITED;
+        uv_stop(&h->loop);
+        return;
+    }
+    // At once: what runs before the event is looked at may never return. Its own budget comes with the drain.
+    gw_watchdog_arm(h, gw_now_ms() + GW_FORCED_EXIT_MS, "stopping", "gateway.stop_shutdown_timeout");
+    gw_host_post_stop(h);
+}
+
+static void restart_by(struct gw_host *h, const struct gw_signal *sig, bool when_idle)
+{
+    struct gw_ask ask = {.source = "signal",
+                         .when_idle = when_idle,
+                         .wait_ms = -1,
+                         .signal = gw_signal_name(sig->number),
+                         .sender = gw_facts_sender(sig)};
+    (void)gw_restarts_ask(h, &ask);
+    json_decref(ask.sender);
+}
+
+/* Carries out an intent that waits; false when there is none that may be followed. */
+static bool follow_intent(struct gw_host *h, const struct gw_signal *sig, bool may_restart)
+{
+    struct gw_intent intent = {0};
+    char rule[32] = "";
+    struct gw_err err = {0};
+    int rc = h->dir_fd >= 0 ? gw_intent_take(h->dir_fd, getpid(), gw_wall_ms(), &intent, rule, &err) : -ENOENT;
+    if (rc == -EPERM)
+        gw_log(GW_WARN, "intent.refused", json_pack("{ssso}", "rule", rule, "error", gw_json_string(err.text)),
+               "the restart intent is not followed, and removed: %s", err.text);
+    if (rc < 0 || !may_restart)
+        return false;
+    struct gw_ask ask = {.source = "signal",
+                         .reason = intent.reason,
+                         .force = intent.force,
+                         .has_intent = true,
+                         .wait_ms = intent.wait_ms,
+                         .signal = gw_signal_name(sig->number),
+                         .sender = gw_facts_sender(sig)};
+    (void)gw_restarts_ask(h, &ask);
+    json_decref(ask.sender);
+    return true;
+}
+
+static void on_term(struct gw_host *h, const struct gw_signal *sig)
+{
+    // A drain for a restart becomes a stop, intent or not; only a host that could restart follows one.
+    bool may = h->state == GW_RUNNING || h->state == GW_FIRST_START || h->state == GW_NEXT_START ||
+               h->state == GW_REVERTING || h->state == GW_FAILED;
+    if (!follow_intent(h, sig, may && h->generation > 0))
+        on_stop(h, sig);
+}
+
+static const char *cannot_restart(const struct gw_host *h)
+{
+    switch (h->state) {
+    case GW_PREPARING:
+    case GW_DRAINING:
+    case GW_RESTARTING:
+        return "a restart is under way";
+    case GW_DRAINING_TO_STOP:
+    case GW_STOPPING:
+    case GW_WINDING_DOWN:
+    case GW_EXITED:
+        return "this host stops";
+    default:
+        return h->generation == 0 ? "this host has not started anything yet" : NULL;
+    }
+}
+
+static void on_usr1(struct gw_host *h, const struct gw_signal *sig)
+{
+    const char *why_not = cannot_restart(h);
+    if (follow_intent(h, sig, why_not == NULL))
+        return;
+    if (why_not != NULL) {
+        ignored(sig, why_not);
+        return;
+    }
+    if (gw_sched_authorized(h->sched, gw_restarts_now(h))) {
+        gw_restarts_look(h); // what was asked for inside goes now
+        return;
+    }
+    enum gw_authorization answer = GW_DENY;
+    struct gw_decision d;
+    json_t *facts = gw_facts(h, "restart", NULL, sig);
+    gw_policy_authorize_sigusr1(h->policy, facts, &answer, &d);
+    json_decref(facts);
+    gw_facts_decided(h, &d);
+    if (answer == GW_DENY) {
+        char why[400];
+        (void)snprintf(why, sizeof why, "the policy '%s' says no (%s); run 'gwhost restart' instead",
+                       gw_policy_name(h->policy), d.why[0] != '\0' ? d.why : "no reason given");
+        ignored(sig, why);
+        return;
+    }
+    restart_by(h, sig, answer == GW_WHEN_IDLE);
+}
+
+void gw_host_on_signal(void *host, const struct gw_signal *sig)
+{
+    struct gw_host *h = host;
+    json_t *fields = sender_fields(sig);
+    gw_log(GW_INFO, "signal.received", fields, "%s from pid %d (uid %u)%s%s", gw_signal_name(sig->number), (int)sig->pid,
+           (unsigned)sig->uid, sig->alive && sig->sender.comm[0] != '\0' ? ", " : "",
+           sig->alive ? sig->sender.comm : "");
+    switch (sig->number) {
+    case SIGTERM:
+        on_term(h, sig);
+        break;
+    case SIGINT:
+        on_stop(h, sig);
+        break;
+    case SIGUSR1:
+        on_usr1(h, sig);
+        break;
+    case SIGHUP:
+        if (h->policy == NULL || h->state == GW_EXITED)
+            break;
+        (void)gw_host_reload_policy(h, "SIGHUP", NULL);
+        gw_drain_rebudget(h);
+        break;
+    default:
+        break;
+    }
+    gw_sentry_taken(h->sentry);
+}

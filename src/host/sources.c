@@ -1,0 +1,119 @@
+/* sources.c - reading the files of a generation, and of the policy, at the moments when that is done. */
+#include "host/inside.h"
+
+#include <libgen.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { WATCH_SETTLE_MS = 100 };
+
+int gw_host_prepare_app(struct gw_host *h, struct gw_err *err)
+{
+    struct gw_sources *sources = gw_sources_new();
+    struct gw_app *app = NULL;
+    if (h->env.ops == NULL)
+        h->env.ops = gw_host_app_ops();
+    int rc = gw_lua_app_open(&h->env, sources, h->options.app, &app, err);
+    if (rc < 0) {
+        (void)gw_sources_unref(sources);
+        return rc;
+    }
+    if (h->next_app != NULL) {
+        (void)h->next_app->class->release(h->next_app, 1000);
+        h->next_app->class->free(h->next_app);
+        (void)gw_sources_unref(h->next_sources);
+    }
+    h->next_app = app;
+    h->next_sources = sources;
+    return 0;
+}
+
+static void say_loaded(struct gw_host *h, const char *because, bool same)
+{
+    gw_log(GW_INFO, "policy.loaded",
+           json_pack("{sosososs}", "path", gw_json_string(gw_policy_path(h->policy)), "sha256",
+                     json_string(gw_policy_sha256(h->policy)), "name", gw_json_string(gw_policy_name(h->policy)),
+                     "because", because),
+           "policy '%s' is in force%s", gw_policy_name(h->policy), same ? ", unchanged" : "");
+}
+
+int gw_host_reload_policy(struct gw_host *h, const char *because, struct gw_err *err)
+{
+    struct gw_policy *fresh = NULL;
+    struct gw_err own = {0};
+    gw_supervision_reloading(h);
+    int rc = gw_policy_load(h->options.policy, h->options.lua_dir, &fresh, &own);
+    if (rc < 0) {
+        gw_log(GW_ERROR, "policy.rejected",
+               json_pack("{soso}", "path", gw_json_string(h->options.policy), "error", gw_json_string(own.text)),
+               "the old policy stays in force; mend the line and run 'gwhost reload' (or send SIGHUP)");
+        gw_supervision_reloaded(h, &own);
+        return gw_err_set(err, rc, "%s", own.text);
+    }
+    bool same = strcmp(gw_policy_sha256(fresh), gw_policy_sha256(h->policy)) == 0;
+    if (same) {
+        (void)gw_policy_free(h->policy);
+    } else {
+        (void)gw_policy_free(h->older[POLICIES_KEPT - 1]);
+        memmove(h->older + 1, h->older, (POLICIES_KEPT - 1) * sizeof *h->older);
+        h->older[0] = h->policy;
+    }
+    h->policy = fresh;
+    say_loaded(h, because, same);
+    gw_supervision_reloaded(h, NULL);
+    return 0;
+}
+
+int gw_host_policy_back(struct gw_host *h, struct gw_err *err)
+{
+    if (h->older[0] == NULL)
+        return gw_err_set(err, -ENOENT, "there is no version before the policy that is in force");
+    (void)gw_policy_free(h->policy);
+    h->policy = h->older[0];
+    memmove(h->older, h->older + 1, (POLICIES_KEPT - 1) * sizeof *h->older);
+    h->older[POLICIES_KEPT - 1] = NULL;
+    say_loaded(h, "back", false);
+    return 0;
+}
+
+// ---- --watch ----
+
+static void on_settled(uv_timer_t *timer)
+{
+    struct gw_host *h = timer->data;
+    struct gw_sources *probe = gw_sources_new();
+    const char *text;
+    size_t n;
+    // A save is several events, and may be half of one: a file that is not there right now comes back.
+    if (gw_sources_read(probe, h->options.policy, &text, &n, NULL) == 0) {
+        (void)gw_host_reload_policy(h, "watch", NULL);
+        gw_drain_rebudget(h);
+    }
+    (void)gw_sources_unref(probe);
+}
+
+static void on_change(uv_fs_event_t *watch, const char *file, int events, int status)
+{
+    struct gw_host *h = watch->data;
+    char *copy = gw_strdup(h->options.policy);
+    if (file == NULL || strcmp(file, basename(copy)) == 0)
+        (void)uv_timer_start(&h->watch_timer, on_settled, WATCH_SETTLE_MS, 0);
+    free(copy);
+}
+
+void gw_host_watch(struct gw_host *h)
+{
+    if (!h->options.watch)
+        return;
+    // The folder, not the file: editors save by rename, and a watched file is then another one.
+    char *copy = gw_strdup(h->options.policy);
+    int rc = uv_fs_event_init(&h->loop, &h->watch);
+    h->watch.data = h;
+    h->watching = rc == 0;
+    if (rc == 0)
+        rc = uv_fs_event_start(&h->watch, on_change, dirname(copy), 0);
+    free(copy);
+    if (rc < 0)
+        gw_log(GW_WARN, "policy.unwatched", json_pack("{ss}", "error", gw_strerror(rc)),
+               "the policy's folder cannot be watched; send SIGHUP after an edit");
+}
