@@ -91,6 +91,7 @@ struct gw_host {
 
     uv_poll_t work_poll;
     bool work_polled;
+    bool store_down;         /* the store cannot be written right now */
     uv_timer_t work_timer, start_timer, close_timer, lock_timer;
     uint64_t lock_since_ms;
     uv_fs_event_t watch;
@@ -186,6 +187,7 @@ void gw_supervision_linger(struct gw_host *h); /* waits; a signal to stop cuts i
 
 /* status.c */
 json_t *gw_status(struct gw_host *h);
+const char *gw_status_store(const struct gw_host *h); /* "ok", "unavailable" or "closed" */
 char *gw_metrics(struct gw_host *h);
 void gw_publish_state(struct gw_host *h, enum gw_state from);
 void gw_publish_task(void *host, const struct gw_task *task);

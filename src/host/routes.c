@@ -35,8 +35,8 @@ static void readyz(struct gw_host *h, struct gw_request *req)
     const char *state = gw_state_public(h->state);
     bool ready = strcmp(state, "running") == 0;
     answer_json(req, ready ? 200 : 503,
-                json_pack("{sssisssi}", "status", ready ? "ready" : state, "pid", (int)getpid(), "boot_id", h->boot_id,
-                          "generation", (int)h->generation));
+                json_pack("{sssisssiss}", "status", ready ? "ready" : state, "pid", (int)getpid(), "boot_id",
+                          h->boot_id, "generation", (int)h->generation, "store", gw_status_store(h)));
 }
 
 static void status(struct gw_host *h, struct gw_request *req)

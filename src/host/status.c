@@ -5,6 +5,11 @@
 #include <string.h>
 #include <unistd.h>
 
+const char *gw_status_store(const struct gw_host *h)
+{
+    return h->work == NULL ? "closed" : h->store_down ? "unavailable" : "ok";
+}
+
 json_t *gw_status(struct gw_host *h)
 {
     struct gw_net_counts net = gw_net_counts(h->net);
@@ -28,6 +33,7 @@ json_t *gw_status(struct gw_host *h)
     const char *by = gw_supervision_by(h);
     gw_json_set(o, "supervisor", by != NULL ? json_string(by) : NULL);
     gw_json_set(o, "work", gw_facts_work(h));
+    gw_json_set(o, "store", json_string(gw_status_store(h)));
     gw_json_set(o, "restart", json_pack("{soso}", "current", gw_restart_json(open), "last", gw_restart_json(gw_sched_last(h->sched))));
     gw_json_set(o, "listeners", listeners);
     gw_json_set(o, "connections",
@@ -68,6 +74,7 @@ char *gw_metrics(struct gw_host *h)
     metric(&b, "tasks_running", "gauge", "Tasks that run", work.tasks);
     metric(&b, "runs_active", "gauge", "Runs that have begun and not ended", work.runs);
     metric(&b, "tasks_queued", "gauge", "Tasks that wait for a lane", (double)work.queued);
+    metric(&b, "store_available", "gauge", "Whether tasks can be accepted", strcmp(gw_status_store(h), "ok") == 0);
     metric(&b, "tasks_submitted_total", "counter", "Tasks accepted by this process", (double)work.submitted);
     metric(&b, "tasks_finished_total", "counter", "Tasks that reached a final status", (double)work.finished);
     metric(&b, "connections_open", "gauge", "Open connections", net.open);

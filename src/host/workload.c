@@ -41,6 +41,8 @@ static void drained(void *ud)
 
 static void store_health(void *ud, int code, const struct gw_err *err)
 {
+    struct gw_host *h = ud;
+    h->store_down = code != 0;
     if (code == 0)
         gw_log(GW_INFO, "store.recovered", NULL, "the task store can be written again; submissions are accepted");
     else

@@ -216,7 +216,8 @@ t.test("status has every field of the contract, and metrics are Prometheus text"
   local s = host:get("/v1/status").json
   types(s, { pid = "integer", boot_id = "string", version = "string", state = "string", generation = "integer",
     uptime_ms = "integer", safe_mode = "boolean", policy = "table", supervisor = "string nil", work = "table",
-    restart = "table", listeners = "table", connections = "table", application = "table", blockers = "string nil" })
+    restart = "table", listeners = "table", connections = "table", application = "table", blockers = "string nil",
+    store = "string" })
   types(s.policy, { path = "string", sha256 = "string", name = "string", loaded_at = "integer" })
   types(s.work, { tasks = "integer", runs = "integer", queued = "integer", lanes = "table" })
   types(s.work.lanes.side, { active = "integer", queued = "integer", concurrency = "integer" })
