@@ -78,7 +78,7 @@ static int show(const char *dir, struct dirent **all, int n, const char *id, str
 
 int gw_cli_bundle(int argc, char **argv)
 {
-    struct gw_cli_args args = {.command = "bundle", .usage = usage};
+    struct gw_cli_args args = {.command = "bundle", .usage = usage, .words = true};
     const struct gw_cli_option options[] = {{0}};
     int code = gw_cli_options(&args, options, argc, argv);
     if (code >= 0)

@@ -55,5 +55,7 @@ int gw_cli_options(struct gw_cli_args *args, const struct gw_cli_option *options
         code = take(args, options, option, argv);
     args->argc = argc - optind;
     args->argv = argv + optind;
+    if (code < 0 && !args->words && args->argc > 0)
+        return gw_cli_misused(args, "it takes no such word", args->argv[0]);
     return code;
 }

@@ -16,6 +16,7 @@ struct gw_cli_args {
     const char *command; /* "restart" */
     const char *usage;   /* printed by --help */
     const char *state_dir;
+    bool words; /* other words may follow the options */
     int argc; /* what is behind the options */
     char **argv;
 };

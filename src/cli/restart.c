@@ -42,8 +42,6 @@ static int check(const struct gw_cli_args *args, struct wish *w)
 {
     uint64_t ms = 0;
     w->wait_ms = -1;
-    if (args->argc > 0)
-        return gw_cli_misused(args, "it takes no such word", args->argv[0]);
     if (w->wait != NULL) {
         if (!gw_parse_duration(w->wait, &ms))
             return gw_cli_misused(args, "--wait takes 250ms, 30s, 5m, 1h or seconds, not", w->wait);

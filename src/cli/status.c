@@ -172,8 +172,6 @@ int gw_cli_status(int argc, char **argv)
     int code = gw_cli_options(&args, options, argc, argv);
     if (code >= 0)
         return code;
-    if (args.argc > 0)
-        return gw_cli_misused(&args, "it takes no such word", args.argv[0]);
     struct gw_client c;
     struct gw_err err = {0};
     json_t *status = NULL;

@@ -170,7 +170,7 @@ static int submit(struct gw_client *c, const json_t *request, bool wait, struct 
 
 int gw_cli_submit(int argc, char **argv)
 {
-    struct gw_cli_args args = {.command = "submit", .usage = usage};
+    struct gw_cli_args args = {.command = "submit", .usage = usage, .words = true};
     const char *lane = NULL, *title = NULL;
     bool wait = false;
     const struct gw_cli_option options[] = {{"lane", &lane, NULL}, {"title", &title, NULL}, {"wait", NULL, &wait}, {0}};
