@@ -54,7 +54,8 @@ static void store_health(void *ud, int code, const struct gw_err *err)
 static void end_leftovers(struct gw_host *h, const struct gw_task *task)
 {
     bool again = task->status == GW_TASK_QUEUED && task->attempts > 0;
-    if (task->status != GW_TASK_LOST && !again)
+    // Only commands carry their task's id; a look through /proc for each of the others would cost a start dearly.
+    if ((task->status != GW_TASK_LOST && !again) || strcmp(task->handler, "exec") != 0)
         return;
     if (again && task->boot_id != NULL && strcmp(task->boot_id, h->boot_id) == 0)
         return; // our own: it has been ended
