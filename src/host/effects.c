@@ -348,6 +348,24 @@ static void adopt_socket(void *ud, struct gw_ws *ws)
     h->app->class->ws_adopt(h->app, ws);
 }
 
+/* What became of the restart that this start belongs to. An update that came back in the same process updated
+ * nothing, whatever else went well. */
+static void end_restart(struct gw_host *h)
+{
+    const struct gw_restart *r = gw_sched_current(h->sched);
+    if (r == NULL)
+        return;
+    if (h->reverted.code != 0) {
+        char *why = gw_asprintf("the new sources did not start, the last good ones serve: %s", h->reverted.text);
+        gw_restarts_end(h, "failed", why);
+        free(why);
+    } else if (r->update) {
+        gw_restarts_end(h, "failed", "image unchanged");
+    } else {
+        gw_restarts_end(h, "restarted", NULL);
+    }
+}
+
 static void announce(struct gw_host *h)
 {
     (void)uv_timer_stop(&h->start_timer);
@@ -374,13 +392,7 @@ static void announce(struct gw_host *h)
            words.data != NULL ? words.data : "no address");
     gw_supervision_ready(h, words.data != NULL ? words.data : "no address");
     gw_buf_fini(&words);
-    if (gw_sched_current(h->sched) != NULL) {
-        char *why = h->reverted.code != 0
-                        ? gw_asprintf("the new sources did not start, the last good ones serve: %s", h->reverted.text)
-                        : NULL;
-        gw_restarts_end(h, why != NULL ? "failed" : "restarted", why);
-        free(why);
-    }
+    end_restart(h);
     h->start_err = (struct gw_err){0};
     if (h->old_app != NULL) {
         h->old_app->class->free(h->old_app);

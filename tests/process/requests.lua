@@ -168,6 +168,18 @@ t.test("what waits for an idle moment can be cancelled, what is under way cannot
   host:stop()
 end)
 
+t.test("an update that comes back in the same process has failed, and says that the image is unchanged", function()
+  local host = t.start({ policy = "return { restart_mode = function() return 'in_process' end }" })
+  local c = control(host)
+  local id = c.ask({ op = "restart", update = true, reason = "new version" }).result.request_id
+  local outcome = host:wait("restart.outcome")
+  t.eq(outcome.request_id, id)
+  t.eq(outcome.outcome, "failed")
+  t.eq(outcome.why, "image unchanged")
+  t.eq(host:get("/healthz").json.generation, 2)
+  host:stop()
+end)
+
 t.test("a dry run says what would happen, and nothing does", function()
   local host = t.start({ policy = [[return {
     restart_mode = function() return "in_process", "because" end,
