@@ -208,6 +208,7 @@ static void boundary(struct gw_host *h)
 static void on_start_timer(uv_timer_t *timer)
 {
     struct gw_host *h = timer->data;
+    h->start_over = true;
     gw_err_set(&h->start_err, -ETIMEDOUT, "the application's start(ctx) did not return within %llu ms "
                "(--start-timeout)", (unsigned long long)h->options.start_timeout_ms);
     gw_host_post(h, GW_EV_START_FAILED);
@@ -217,7 +218,12 @@ static void begin(struct gw_host *h)
 {
     h->generation++;
     gw_log_generation(h->generation);
-    gw_watchdog_phase("starting");
+    // A start has a limit of its own, which the loop keeps; the last resort is for one that lets no loop run.
+    gw_watchdog_arm(h, h->options.start_timeout_ms > 0
+                           ? gw_now_ms() + h->options.start_timeout_ms + GW_FORCED_EXIT_MS
+                           : UINT64_MAX,
+                    "starting", h->generation == 1 ? "gateway.startup_failed" : "gateway.restart_startup_failed");
+    h->start_over = false;
     h->start_err = (struct gw_err){0};
     json_t *listeners = json_array();
     for (size_t i = 0; i < h->socket_count; i++)

@@ -84,6 +84,7 @@ struct gw_host {
     struct drain drain;
     struct gw_err start_err, close_err, prepare_err;
     struct gw_err reverted;  /* why the last good sources are started instead of the new ones */
+    bool start_over;         /* its limit has struck: what it says now comes too late */
     bool cannot_serve;       /* lock or listeners could not be had again */
     int stop_signal;
     struct gw_signal stop_sender;

@@ -150,6 +150,9 @@ void gw_restarts_end(struct gw_host *h, const char *outcome, const char *why)
 static void on_started(void *ud, struct gw_app *app, int code, const struct gw_err *err)
 {
     struct gw_host *h = ud;
+    if (h->start_over)
+        return;
+    (void)uv_timer_stop(&h->start_timer);
     if (code < 0)
         h->start_err = *err;
     gw_host_post(h, code < 0 ? GW_EV_START_FAILED : GW_EV_STARTED);

@@ -13,6 +13,9 @@ int gw_host_prepare_app(struct gw_host *h, struct gw_err *err)
     struct gw_app *app = NULL;
     if (h->env.ops == NULL)
         h->env.ops = gw_host_app_ops();
+    // The file's main chunk runs in here, and may never return.
+    gw_watchdog_arm(h, gw_now_ms() + GW_FORCED_EXIT_MS, "preparing",
+                    h->generation == 0 ? "gateway.startup_failed" : "gateway.restart_shutdown_timeout");
     int rc = gw_lua_app_open(&h->env, sources, h->options.app, &app, err);
     if (rc < 0) {
         (void)gw_sources_unref(sources);

@@ -110,6 +110,11 @@ t.test("an application whose close spins in Lua is forced out after 25 s, with a
   local restarting = t.start({ app = SPIN, policy = [[return {
     authorize_sigusr1 = function() return true end, drain_budget = function() return 0 end }]] })
   local stopping = t.start({ app = SPIN })
+  -- A new main chunk that spins is forced out too; a start that only takes its time after a forced restart is not.
+  local quick = 'local g = require "gwhost" return { start = function(ctx) %s return { close = function() end } end }'
+  local preparing = t.start({ app = quick:format("") })
+  t.write(preparing.app_file, "while true do end")
+  local slow = t.start({ app = quick:format("if ctx.generation > 1 then g.sleep(27000) end") })
   local stuck = t.start({ app = SPIN })
   local began = t.now()
   local c = t.connect(stuck)
@@ -121,12 +126,20 @@ t.test("an application whose close spins in Lua is forced out after 25 s, with a
     return tonumber(fields[14]) >= 20
   end)
   restarting:signal("sigusr1")
+  local function force(host)
+    local c = t.connect(host, "unix:" .. host.state_dir .. "/control.sock")
+    c:send('{"op":"restart","force":true}\n')
+  end
+  force(preparing)
+  force(slow)
   stopping:signal("sigterm")
   stuck:signal("sigterm")
   local jobs = {
     t.go(function() forced(restarting, "gateway.restart_shutdown_timeout") end),
     t.go(function() forced(stopping, "gateway.stop_shutdown_timeout") end),
     t.go(function() forced(stuck, "gateway.stop_shutdown_timeout") end),
+    t.go(function() forced(preparing, "gateway.restart_shutdown_timeout") end),
+    t.go(function() t.eq(slow:wait("host.ready", nil, 60000).generation, 2) end),
   }
   t.join(jobs, 70000)
   local took = (t.now() - began) / 1e9
