@@ -142,8 +142,15 @@ end)
 
 t.test("outcomes are known to the next process", function()
   local host = t.start({})
+  local filler = io.open(host.state_dir .. "/restarts.jsonl", "a")
+  for i = 1, 3000 do
+    filler:write(('{"request_id":"old%d","source":"http","reason":"%s","outcome":"restarted"}\n'):format(i, ("x"):rep(60)))
+  end
+  filler:close()
   local id = host:post("/v1/restart", { reason = "once" }).json.request_id
   host:wait("host.ready")
+  host:get("/healthz")
+  t.ok(#t.read(host.state_dir .. "/restarts.jsonl") < 50000, "the history grows without end")
   host:stop()
   local again = t.start({ state_dir = host.state_dir })
   local found = again:get("/v1/restarts/" .. id).json
