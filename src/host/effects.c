@@ -138,6 +138,9 @@ static void fence(struct gw_host *h)
 
 static void arm_drain(struct gw_host *h)
 {
+    // Clients that are answered from here on know that the connection ends, before it does.
+    if (h->state == GW_DRAINING_TO_STOP || h->state == GW_STOPPING)
+        gw_net_say_close(h->net);
     if (h->state != GW_DRAINING)
         gw_supervision_stopping(h);
     if (h->state == GW_STOPPING) {
