@@ -88,6 +88,31 @@ int gw_lock_acquire(int dir_fd, const char *dir, const char *info, struct gw_loc
     return 0;
 }
 
+size_t gw_lock_fds(const struct gw_lock *lock, int ret_fds[2])
+{
+    ret_fds[0] = lock->dir_fd;
+    ret_fds[1] = lock->file_fd;
+    return lock->file_fd >= 0 ? 2 : 1;
+}
+
+int gw_lock_adopt(int dir_fd, const char *dir, const int *fds, size_t count, struct gw_lock **ret_lock,
+                  struct gw_err *err)
+{
+    struct stat own, theirs;
+    if (count < 1 || count > 2 || fstat(dir_fd, &own) < 0 || fstat(fds[0], &theirs) < 0 ||
+        own.st_dev != theirs.st_dev || own.st_ino != theirs.st_ino)
+        return gw_err_set(err, -EPROTO, "the lock that was handed over is not that of '%s': start with the same "
+                          "--state-dir", dir);
+    // Locking what is locked already says whether the description that came is the one that holds it.
+    if (flock(fds[0], LOCK_EX | LOCK_NB) < 0)
+        return gw_err_set(err, -EBUSY, "the descriptor that was handed over does not hold the lock of '%s'", dir);
+    struct gw_lock *lock = gw_calloc(1, sizeof *lock);
+    lock->dir_fd = fds[0];
+    lock->file_fd = count == 2 ? fds[1] : -1;
+    *ret_lock = lock;
+    return 0;
+}
+
 struct gw_lock *gw_lock_release(struct gw_lock *lock)
 {
     if (lock == NULL)

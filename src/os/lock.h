@@ -5,6 +5,7 @@
  * that shares the descriptors ends. The content of the file is never a condition of owning. */
 #pragma once
 
+#include <stddef.h>
 #include <sys/types.h>
 
 struct gw_err;
@@ -15,6 +16,13 @@ struct gw_lock;
  * not), or another negative errno. */
 int gw_lock_acquire(int dir_fd, const char *dir, const char *info, struct gw_lock **ret_lock,
                     pid_t *ret_owner, struct gw_err *err);
+
+/* The descriptors that are the lock, borrowed: whoever shares them holds it too. Returns how many, 1 or 2. */
+size_t gw_lock_fds(const struct gw_lock *lock, int ret_fds[2]);
+/* The lock of dir from descriptors that its holder has shared; takes them over on success only. -EPROTO when
+ * they are another directory's, -EBUSY when they do not hold it. */
+int gw_lock_adopt(int dir_fd, const char *dir, const int *fds, size_t count, struct gw_lock **ret_lock,
+                  struct gw_err *err);
 
 /* Rewrites the JSON of a held lock; failing to is only reported. */
 int gw_lock_describe(struct gw_lock *lock, const char *info, struct gw_err *err);
