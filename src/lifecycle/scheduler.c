@@ -327,6 +327,94 @@ void gw_sched_restore(struct gw_scheduler *s, const json_t *object)
     *slot = r;
 }
 
+// ---- to the next process ----
+
+static json_t *pack(const struct gw_restart *r)
+{
+    if (r == NULL)
+        return json_null();
+    json_t *o = gw_restart_json(r);
+    gw_json_set(o, "force", json_boolean(r->force));
+    gw_json_set(o, "update", json_boolean(r->update));
+    gw_json_set(o, "when_idle", json_boolean(r->when_idle));
+    gw_json_set(o, "has_intent", json_boolean(r->has_intent));
+    gw_json_set(o, "wait_ms", json_integer(r->wait_ms));
+    gw_json_set(o, "signal", json_string(r->signal));
+    gw_json_set(o, "exec", gw_json_string(r->exec));
+    gw_json_set(o, "sender", json_incref(r->sender));
+    gw_json_set(o, "continuation", json_incref(r->continuation));
+    gw_json_set(o, "asked_ms", json_integer((json_int_t)r->asked_ms));
+    gw_json_set(o, "due_ms", r->due_ms != UINT64_MAX ? json_integer((json_int_t)r->due_ms) : NULL);
+    gw_json_set(o, "report_ms", json_integer((json_int_t)r->report_ms));
+    return o;
+}
+
+json_t *gw_sched_pack(const struct gw_scheduler *s)
+{
+    json_t *o = json_object(), *stamps = json_array();
+    gw_json_set(o, "current", pack(s->current));
+    gw_json_set(o, "waiting", pack(s->waiting));
+    gw_json_set(o, "accepted", json_integer(s->accepted));
+    for (unsigned i = s->accepted > STAMPS ? s->accepted - STAMPS : 0; i < s->accepted; i++)
+        (void)json_array_append_new(stamps, json_integer((json_int_t)s->stamps[i % STAMPS]));
+    gw_json_set(o, "stamps", stamps);
+    return o;
+}
+
+static bool is_set(const json_t *o, const char *key)
+{
+    return json_is_true(json_object_get(o, key));
+}
+
+static uint64_t ms_of(const json_t *o, const char *key, uint64_t none)
+{
+    const json_t *v = json_object_get(o, key);
+    return json_is_integer(v) ? (uint64_t)json_integer_value(v) : none;
+}
+
+static struct gw_restart *unpack(const json_t *o)
+{
+    if (!json_is_object(o) || !json_is_string(json_object_get(o, "request_id")))
+        return NULL;
+    struct gw_restart *r = gw_calloc(1, sizeof *r);
+    take(r->id, sizeof r->id, o, "request_id");
+    take(r->source, sizeof r->source, o, "source");
+    take(r->reason, sizeof r->reason, o, "reason");
+    take(r->mode, sizeof r->mode, o, "mode");
+    take(r->signal, sizeof r->signal, o, "signal");
+    take(r->exec, sizeof r->exec, o, "exec");
+    r->force = is_set(o, "force");
+    r->update = is_set(o, "update");
+    r->when_idle = is_set(o, "when_idle");
+    r->has_intent = is_set(o, "has_intent");
+    const json_t *wait = json_object_get(o, "wait_ms");
+    r->wait_ms = json_is_integer(wait) ? json_integer_value(wait) : -1;
+    json_t *sender = json_object_get(o, "sender"), *continuation = json_object_get(o, "continuation");
+    r->sender = json_is_object(sender) ? json_incref(sender) : NULL;
+    r->continuation = continuation != NULL && !json_is_null(continuation) ? json_incref(continuation) : NULL;
+    r->asked_at = (int64_t)ms_of(o, "requested_at", 0);
+    r->asked_ms = ms_of(o, "asked_ms", 0);
+    r->due_ms = ms_of(o, "due_ms", UINT64_MAX);
+    r->report_ms = ms_of(o, "report_ms", 0);
+    return r;
+}
+
+void gw_sched_unpack(struct gw_scheduler *s, const json_t *packed)
+{
+    drop(s->current);
+    drop(s->waiting);
+    s->current = unpack(json_object_get(packed, "current"));
+    s->waiting = unpack(json_object_get(packed, "waiting"));
+    const json_t *stamps = json_object_get(packed, "stamps");
+    size_t n = json_array_size(stamps);
+    uint64_t accepted = ms_of(packed, "accepted", 0);
+    if (n > STAMPS || n > accepted)
+        return;
+    s->accepted = (unsigned)accepted;
+    for (size_t i = 0; i < n; i++)
+        s->stamps[(accepted - n + i) % STAMPS] = (uint64_t)json_integer_value(json_array_get(stamps, i));
+}
+
 int64_t gw_sched_since_last(const struct gw_scheduler *s, uint64_t now_ms)
 {
     return s->accepted == 0 ? -1 : (int64_t)(now_ms - s->stamps[(s->accepted - 1) % STAMPS]);

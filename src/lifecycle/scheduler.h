@@ -117,6 +117,10 @@ const struct gw_restart *gw_sched_last(const struct gw_scheduler *s); /* the las
 const struct gw_restart *gw_sched_find(const struct gw_scheduler *s, const char *id);
 /* Takes back one that ended in an earlier process. */
 void gw_sched_restore(struct gw_scheduler *s, const json_t *object);
+/* The open requests and when restarts were accepted, for a process of the same machine (and so of the same
+ * monotonic clock) that goes on with them. Packing changes nothing; the caller's reference. */
+json_t *gw_sched_pack(const struct gw_scheduler *s);
+void gw_sched_unpack(struct gw_scheduler *s, const json_t *packed); /* what is malformed is left out */
 json_t *gw_restart_json(const struct gw_restart *r); /* of GET /v1/restarts/ID; JSON null for NULL */
 
 int64_t gw_sched_since_last(const struct gw_scheduler *s, uint64_t now_ms); /* -1: none in this process */
