@@ -198,7 +198,7 @@ static void polled(uv_poll_t *handle, int status, int events);
 
 void gw_conn_settle(struct gw_conn *c)
 {
-    if (c->state == GW_CONN_CLOSED || c->corked)
+    if (c->state == GW_CONN_CLOSED || c->corked || c->net->frozen)
         return;
     if (c->state == GW_CONN_OPEN && gw_conn_unsent(c) == 0) {
         if (c->ws != NULL && c->ws->close_sent && c->ws->close_received)
@@ -238,6 +238,7 @@ void gw_conn_process_soon(struct gw_conn *c)
 void gw_conn_answered(struct gw_conn *c)
 {
     c->req = NULL;
+    c->continued = false;
     c->start = c->parsed;
     c->messages++;
     c->net->counts.answered++;
@@ -428,13 +429,11 @@ static void name_peer(struct gw_conn *c, const struct sockaddr_storage *peer)
     }
 }
 
-struct gw_conn *gw_conn_adopt(struct gw_net *net, int fd, const struct sockaddr_storage *peer)
+struct gw_conn *gw_conn_take(struct gw_net *net, int fd)
 {
     struct gw_conn *c = gw_calloc(1, sizeof *c);
     c->net = net;
     c->fd = fd;
-    c->id = ++net->last_conn_id;
-    name_peer(c, peer);
     if (uv_poll_init(net->loop, &c->poll, fd) != 0) {
         free(c);
         (void)close(fd);
@@ -443,8 +442,18 @@ struct gw_conn *gw_conn_adopt(struct gw_net *net, int fd, const struct sockaddr_
     c->poll.data = c;
     net->handles++;
     net->counts.open++;
-    net->counts.accepted++;
     gw_list_append(&net->conns, &c->link);
+    return c;
+}
+
+struct gw_conn *gw_conn_adopt(struct gw_net *net, int fd, const struct sockaddr_storage *peer)
+{
+    struct gw_conn *c = gw_conn_take(net, fd);
+    if (c == NULL)
+        return NULL;
+    c->id = ++net->last_conn_id;
+    name_peer(c, peer);
+    net->counts.accepted++;
     gw_conn_settle(c);
     return c;
 }
@@ -457,26 +466,4 @@ void gw_conn_keepalive(struct gw_conn *c)
     (void)setsockopt(c->fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s);
     (void)setsockopt(c->fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s);
     (void)setsockopt(c->fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
-}
-
-void gw_conn_describe(const struct gw_conn *c, struct gw_conn_description *ret)
-{
-    *ret = (struct gw_conn_description){
-        .fd = c->fd,
-        .id = c->id,
-        .websocket = c->ws != NULL,
-        .eof = c->eof,
-        .last = c->last,
-        .messages = c->messages,
-        .raw = c->in.data != NULL ? c->in.data + c->start : "",
-        .raw_len = gw_conn_unread(c),
-        .unsent = c->out.data != NULL ? c->out.data + c->out_start : "",
-        .unsent_len = gw_conn_unsent(c),
-    };
-    if (c->ws == NULL)
-        return;
-    ret->fragment_kind = c->ws->kind;
-    ret->fragment = c->ws->message.data != NULL ? c->ws->message.data : "";
-    ret->fragment_len = c->ws->message.len;
-    ret->value = gw_ws_value(c->ws, &ret->value_len);
 }

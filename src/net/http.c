@@ -289,14 +289,27 @@ static bool parse(struct gw_conn *c)
         gw_http_refuse(c, 413, "too_large", "the chunks are too large");
     } else {
         c->parsed = c->in.len;
-        if (req->header_len > 0 && req->expect_continue && req->body.len == 0) {
+        if (req->header_len > 0 && req->expect_continue && req->body.len == 0 && !c->continued) {
             static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
-            req->expect_continue = false;
+            c->continued = true; // once for the message, whoever reads it again from its beginning
             struct iovec iov = {(void *)(uintptr_t)go_on, sizeof go_on - 1};
             gw_conn_send(c, &iov, 1);
         }
     }
     return false;
+}
+
+struct gw_request *gw_http_read_head(struct gw_conn *c)
+{
+    if (begin(c)) {
+        (void)llhttp_execute(&c->parser, c->in.data, c->in.len);
+        if (c->req->header_len > 0)
+            gw_request_build(c->req, c->in.data);
+    }
+    struct gw_request *req = c->req != NULL ? c->req : gw_request_new(c->net, c);
+    if (req->info.method == NULL)
+        req->info = (struct gw_request_info){.method = "GET", .target = "/", .path = "/", .query = "", .body = "", .peer = c->peer};
+    return req;
 }
 
 /* Whether the next request may be handed out, as far as the last one is concerned. */

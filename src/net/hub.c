@@ -2,6 +2,7 @@
 #include "net/inside.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 void gw_hub_detach(struct gw_subscriber *sub)
@@ -49,8 +50,52 @@ static void publish_to(struct gw_subscriber *sub, const struct gw_buf *sse, cons
     }
 }
 
+/* An event while the connections stand still. */
+struct gw_missed {
+    struct gw_missed *next;
+    char *event, *data; /* owned */
+};
+
+static void miss(struct gw_net *net, const char *event, const char *data)
+{
+    struct gw_missed *m = gw_calloc(1, sizeof *m);
+    m->event = gw_strdup(event);
+    m->data = gw_strdup(data);
+    if (net->missed == NULL)
+        net->missed_end = &net->missed;
+    *net->missed_end = m;
+    net->missed_end = &m->next;
+}
+
+static struct gw_missed *free_missed(struct gw_missed *m)
+{
+    struct gw_missed *next = m->next;
+    free(m->event);
+    free(m->data);
+    free(m);
+    return next;
+}
+
+void gw_hub_forget(struct gw_net *net)
+{
+    while (net->missed != NULL)
+        net->missed = free_missed(net->missed);
+}
+
+void gw_hub_catch_up(struct gw_net *net)
+{
+    struct gw_missed *m = net->missed;
+    net->missed = NULL;
+    for (; m != NULL; m = free_missed(m))
+        gw_hub_publish(net, m->event, m->data);
+}
+
 void gw_hub_publish(struct gw_net *net, const char *event, const char *data)
 {
+    if (net->frozen) {
+        miss(net, event, data);
+        return;
+    }
     net->last_event_id++;
     if (gw_list_empty(&net->subscribers) || net->closing)
         return;

@@ -91,6 +91,7 @@ struct gw_ready {
 /* Has run called from the loop, soon and once; queueing again only replaces run. */
 void gw_ready_queue(struct gw_net *net, struct gw_ready *r, void (*run)(struct gw_ready *r));
 void gw_ready_cancel(struct gw_ready *r);
+void gw_ready_start(struct gw_net *net); /* what was queued while frozen */
 
 /* ---- time-outs (timeout.c) ---- */
 /* Each class has one duration, so a class's list is in the order of its deadlines: setting and clearing one
@@ -125,6 +126,10 @@ struct gw_timeouts {
 void gw_timeout_init(struct gw_net *net);
 void gw_timeout_set(struct gw_net *net, struct gw_timed *t, enum gw_timeout class); /* from now on */
 void gw_timeout_clear(struct gw_net *net, struct gw_timed *t);
+/* Enters t, which has its class and time already; called in the order of the times. */
+void gw_timeout_link(struct gw_net *net, struct gw_timed *t);
+void gw_timeout_stop(struct gw_net *net); /* nothing expires … */
+void gw_timeout_start(struct gw_net *net); /* … until now */
 
 /* ---- the whole ---- */
 struct gw_listener {
@@ -175,6 +180,8 @@ struct gw_net {
         size_t n;
     } frame_input; /* what frames may read now */
 
+    bool frozen; /* nothing is looked at, for these connections may be another process's */
+    struct gw_missed *missed, **missed_end; /* events of that time; owned */
     bool saying_close; /* answers say Connection: close already */
     bool winding_down, closing;
     struct {
@@ -214,6 +221,8 @@ struct gw_conn {
     bool client_last;  /* ... because the client said so */
     bool hung_up;      /* the client's end came while we do not read; bytes may be before it */
     bool restart_deadline;
+    bool continued;    /* the message in progress has been answered with 100 */
+    bool adopted;      /* came from another process, and is not looked at before the thaw */
     unsigned messages; /* answered so far; from the first one on silence is idleness */
 
     llhttp_t parser;
@@ -228,7 +237,9 @@ struct gw_conn {
     char peer[56];
 };
 
-/* Takes over fd, a connected stream socket. */
+/* Makes a connection of fd, which it takes over, also on failure (NULL). It is settled by the caller. */
+struct gw_conn *gw_conn_take(struct gw_net *net, int fd);
+/* The same for a socket that was accepted. */
 struct gw_conn *gw_conn_adopt(struct gw_net *net, int fd, const struct sockaddr_storage *peer);
 
 /* Sends, or keeps what the kernel does not take. A connection may be closed afterwards. */
@@ -257,25 +268,6 @@ void gw_conn_finish(struct gw_conn *c);
 void gw_conn_cut(struct gw_conn *c);
 void gw_conn_expire(struct gw_timed *t);
 void gw_conn_keepalive(struct gw_conn *c); /* TCP probes, for those that may be silent for hours */
-
-/* Everything that another process needs to go on with c, borrowed until c changes. */
-struct gw_conn_description {
-    int fd;
-    uint64_t id;
-    bool websocket;
-    bool eof, last;
-    unsigned messages;
-    const char *raw; /* since the last message or frame boundary, pipelined input behind it */
-    size_t raw_len;
-    const char *unsent;
-    size_t unsent_len;
-    unsigned fragment_kind; /* 0, or the kind of the unfinished fragmented message */
-    const char *fragment;   /* its payload so far */
-    size_t fragment_len;
-    const char *value; /* the application's own */
-    size_t value_len;
-};
-void gw_conn_describe(const struct gw_conn *c, struct gw_conn_description *ret);
 
 /* ---- requests (request.c), their parser (http.c), their answers (answer.c) ---- */
 enum gw_request_state {
@@ -319,6 +311,8 @@ void gw_request_conn_gone(struct gw_request *req);
 void gw_request_tell_gone(struct gw_request *req);
 
 void gw_http_process(struct gw_conn *c);
+/* The request whose header is all of c's input, the caller's; one of no use, but never NULL, when it is malformed. */
+struct gw_request *gw_http_read_head(struct gw_conn *c);
 /* Answers input that is no request, and ends the connection. */
 void gw_http_refuse(struct gw_conn *c, unsigned status, const char *code, const char *message);
 
@@ -399,6 +393,9 @@ size_t gw_frame_header(unsigned opcode, size_t payload, char ret[10]);
 void gw_listener_room(struct gw_net *net); /* a connection has gone: accept again */
 void gw_listener_accept_all(struct gw_net *net);
 void gw_listener_expire(struct gw_timed *t);
+void gw_listener_repoll(struct gw_net *net); /* polls, or not, as things are */
+void gw_hub_catch_up(struct gw_net *net);    /* publishes what happened while frozen */
+void gw_hub_forget(struct gw_net *net);      /* … or does not */
 void gw_hub_detach(struct gw_subscriber *sub);
 void gw_wind_down_check(struct gw_net *net);
 void gw_net_handle_closed(struct gw_net *net);

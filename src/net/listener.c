@@ -13,10 +13,10 @@ static void on_readable(uv_poll_t *poll, int status, int events);
 
 static bool paused(const struct gw_net *net)
 {
-    return net->accept_full || gw_list_linked(&net->accept_pause.link);
+    return net->frozen || net->accept_full || gw_list_linked(&net->accept_pause.link);
 }
 
-static void repoll(struct gw_net *net)
+void gw_listener_repoll(struct gw_net *net)
 {
     for (struct gw_list *l = net->listeners.next; l != &net->listeners; l = l->next) {
         struct gw_listener *listener = gw_container(l, struct gw_listener, link);
@@ -35,7 +35,7 @@ static bool accept_one(struct gw_listener *listener, bool beyond_limit)
     struct gw_net *net = listener->net;
     if (!beyond_limit && net->counts.open >= net->limits.connections) {
         net->accept_full = true;
-        repoll(net);
+        gw_listener_repoll(net);
         return false;
     }
     struct sockaddr_storage peer = {0};
@@ -63,7 +63,7 @@ static bool accept_one(struct gw_listener *listener, bool beyond_limit)
         return true;
     default: // no descriptors, no memory, or a socket that somebody has shut down: trying at once would spin
         gw_timeout_set(net, &net->accept_pause, GW_TO_ACCEPT);
-        repoll(net);
+        gw_listener_repoll(net);
         return false;
     }
 }
@@ -88,12 +88,12 @@ void gw_listener_room(struct gw_net *net)
     if (!net->accept_full || net->closing)
         return;
     net->accept_full = false;
-    repoll(net);
+    gw_listener_repoll(net);
 }
 
 void gw_listener_expire(struct gw_timed *t)
 {
-    repoll(gw_container(t, struct gw_net, accept_pause));
+    gw_listener_repoll(gw_container(t, struct gw_net, accept_pause));
 }
 
 int gw_net_listen(struct gw_net *net, int fd, const char *address, struct gw_err *err)

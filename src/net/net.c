@@ -51,10 +51,15 @@ void gw_ready_queue(struct gw_net *net, struct gw_ready *r, void (*run)(struct g
     r->run = run;
     if (!gw_list_linked(&r->link))
         gw_list_append(&net->ready, &r->link);
-    if (!net->idle_active) {
-        net->idle_active = true;
-        (void)uv_idle_start(&net->idle, run_ready);
-    }
+    gw_ready_start(net);
+}
+
+void gw_ready_start(struct gw_net *net)
+{
+    if (net->idle_active || net->frozen || gw_list_empty(&net->ready))
+        return;
+    net->idle_active = true;
+    (void)uv_idle_start(&net->idle, run_ready);
 }
 
 void gw_ready_cancel(struct gw_ready *r)
@@ -133,6 +138,7 @@ static void drop_requests(struct gw_list *list)
 void gw_net_close(struct gw_net *net, void (*cb)(void *ud), void *ud)
 {
     gw_assert(!net->closing);
+    gw_hub_forget(net);
     net->closing = true; // from here on nothing is queued and nobody is called
     net->close_cb = cb;
     net->close_ud = ud;

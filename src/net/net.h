@@ -6,6 +6,9 @@
  * No callback is called from within a function of this header, except where that is said. */
 #pragma once
 
+#include "base/str.h"
+
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -152,6 +155,33 @@ void gw_hub_attach_ws(struct gw_ws *ws);
 /* event is "state" or "task", data one line of JSON text. SSE gets "id: N\nevent: …\ndata: …\n\n", N
  * increasing. A subscriber that is too slow is ended (SSE closed, WebSocket 1013), never waited for. */
 void gw_hub_publish(struct gw_net *net, const char *event, const char *data);
+
+/* ---- another process goes on ---- */
+enum { GW_NET_BATCH = 200, GW_NET_HANDOVER_VERSION = 1 };
+
+/* From now on nothing is read, written, accepted, timed out or called back, until gw_net_thaw(). The application
+ * has been released before; streams that are not the hub's are ended. Both do nothing when it is so already. */
+void gw_net_freeze(struct gw_net *net);
+/* Goes on as if nothing had been, with connections that stayed and with those that were adopted meanwhile.
+ * Adopted WebSockets are paused until their owner resumes them. */
+void gw_net_thaw(struct gw_net *net);
+
+/* Connections as bytes, with their descriptors. */
+struct gw_net_batch {
+    json_t *head; /* owned */
+    struct gw_buf blob;
+    int fds[GW_NET_BATCH]; /* borrowed */
+    size_t fd_count;
+};
+/* Describes the next connections of a frozen net, those behind *io_after (0: from the first), about 1 MiB and at
+ * most GW_NET_BATCH of them. False when there are none left. */
+bool gw_net_describe(struct gw_net *net, uint64_t *io_after, struct gw_net_batch *ret);
+void gw_net_batch_fini(struct gw_net_batch *b);
+
+/* Takes what gw_net_describe() wrote in another process into a frozen net. fds are taken over, also on failure.
+ * Returns 0, or -EPROTO when the version or a field is not understood (nothing is adopted then), or -EMFILE. */
+int gw_net_adopt(struct gw_net *net, const json_t *head, const char *blob, size_t blob_bytes, const int *fds,
+                 size_t fd_count, struct gw_err *err);
 
 /* ---- the end of a host ---- */
 /* From now on answers carry Connection: close; everything else goes on. */

@@ -58,6 +58,7 @@ struct gw_stream *gw_stream_begin(struct gw_request *req, int status, const stru
     c->req = NULL;
     req->conn = NULL;
     c->stream = s;
+    c->continued = false;
     c->start = c->parsed; // its request is dealt with: nobody else may answer it again
     gw_request_free(req);
     struct iovec iov = {net->head.data, net->head.len};

@@ -9,6 +9,8 @@ static void rearm(struct gw_net *net)
 {
     struct gw_timeouts *d = &net->deadlines;
     uint64_t nearest = 0;
+    if (net->frozen)
+        return;
     for (int i = 1; i < GW_TO_COUNT; i++) {
         if (gw_list_empty(&d->lists[i]))
             continue;
@@ -116,4 +118,22 @@ void gw_timeout_clear(struct gw_net *net, struct gw_timed *t)
     t->class = GW_TO_NONE;
     if (nearest)
         rearm(net);
+}
+
+void gw_timeout_link(struct gw_net *net, struct gw_timed *t)
+{
+    net->deadlines.count[t->class]++;
+    gw_list_append(&net->deadlines.lists[t->class], &t->link);
+}
+
+void gw_timeout_stop(struct gw_net *net)
+{
+    (void)uv_timer_stop(&net->deadlines.timer);
+    net->deadlines.armed_ms = 0;
+}
+
+void gw_timeout_start(struct gw_net *net)
+{
+    uv_update_time(net->loop);
+    rearm(net);
 }
