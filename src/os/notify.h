@@ -15,6 +15,13 @@ int gw_notify_open(const char *address, struct gw_notify **ret_notify, struct gw
  * another negative errno. NULL, nobody to tell, is fine. */
 int gw_notify_send(struct gw_notify *notify, const char *text, struct gw_err *err);
 
+/* Has the manager keep a copy of fd under name, for the next start; or forget those of name. */
+int gw_notify_store(struct gw_notify *notify, const char *name, int fd, struct gw_err *err);
+int gw_notify_forget(struct gw_notify *notify, const char *name, struct gw_err *err);
+
+/* Waits until all that was sent before has been taken in, at most max_ms: -ETIMEDOUT. */
+int gw_notify_barrier(struct gw_notify *notify, unsigned max_ms, struct gw_err *err);
+
 /* Closes and frees; NULL is fine. Always NULL. */
 struct gw_notify *gw_notify_close(struct gw_notify *notify);
 

@@ -1,0 +1,128 @@
+#include "os/successor.h"
+
+#include "base/err.h"
+#include "base/str.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Between fork and exec: async-signal-safe calls only. The signal mask stays: what is blocked here is what the
+ * successor blocks first, so no signal finds it without a hand to take it. */
+_Noreturn static void become(const struct gw_successor_spec *spec, char *const *argv, char *const *env, int report)
+{
+    (void)setsid();
+    (void)signal(SIGPIPE, SIG_DFL);
+    struct rlimit rl;
+    if (spec->nofile > 0 && getrlimit(RLIMIT_NOFILE, &rl) == 0) {
+        rl.rlim_cur = spec->nofile < rl.rlim_max ? spec->nofile : rl.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &rl);
+    }
+    unsigned low = (unsigned)(spec->pair_fd < report ? spec->pair_fd : report);
+    unsigned high = (unsigned)(spec->pair_fd < report ? report : spec->pair_fd);
+    if (low > 3)
+        (void)close_range(3, low - 1, 0);
+    if (high > low + 1)
+        (void)close_range(low + 1, high - 1, 0);
+    (void)close_range(high + 1, ~0u, 0);
+    (void)fcntl(spec->pair_fd, F_SETFD, 0);
+    (void)execve(spec->program, argv, env);
+    int code = errno;
+    (void)!write(report, &code, sizeof code);
+    _exit(127);
+}
+
+static bool is_left_out(const char *pair)
+{
+    static const char *const names[] = {"GWHOST_HANDOVER=", "LISTEN_PID=", "LISTEN_FDS=", "LISTEN_FDNAMES=",
+                                        "WATCHDOG_PID="};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strncmp(pair, names[i], strlen(names[i])) == 0)
+            return true;
+    return false;
+}
+
+/* Our environment with GWHOST_HANDOVER at its end, which the caller frees with the array. */
+static char **make_env(int pair_fd)
+{
+    size_t n = 0, out = 0;
+    while (environ[n] != NULL)
+        n++;
+    char **env = gw_calloc(n + 2, sizeof *env);
+    for (size_t i = 0; i < n; i++)
+        if (!is_left_out(environ[i]))
+            env[out++] = environ[i];
+    env[out] = gw_asprintf("GWHOST_HANDOVER=%d", pair_fd);
+    return env;
+}
+
+static void free_env(char **env)
+{
+    size_t last = 0;
+    while (env[last + 1] != NULL)
+        last++;
+    free(env[last]);
+    free(env);
+}
+
+static const char *what_to_do(int code)
+{
+    switch (code) {
+    case EACCES:
+        return "make it executable (chmod +x)";
+    case ENOENT:
+        return "give a file that exists";
+    case ENOEXEC:
+        return "give a program of this machine";
+    default:
+        return "try again";
+    }
+}
+
+/* fork and wait for the exec: the pipe closes with it, or brings its errno. */
+static int start(const struct gw_successor_spec *spec, char *const *argv, char *const *env, pid_t *ret_pid)
+{
+    int pipe_fds[2], code = 0;
+    if (pipe2(pipe_fds, O_CLOEXEC) < 0)
+        return -errno;
+    pid_t pid = fork();
+    if (pid == 0)
+        become(spec, argv, env, pipe_fds[1]);
+    int failed = pid < 0 ? -errno : 0;
+    (void)close(pipe_fds[1]);
+    ssize_t n = 0;
+    while (pid > 0 && (n = read(pipe_fds[0], &code, sizeof code)) < 0 && errno == EINTR)
+        ;
+    (void)close(pipe_fds[0]);
+    if (pid < 0)
+        return failed;
+    if (n == (ssize_t)sizeof code) {
+        (void)waitpid(pid, NULL, 0);
+        return -code;
+    }
+    *ret_pid = pid;
+    return 0;
+}
+
+int gw_successor_spawn(const struct gw_successor_spec *spec, pid_t *ret_pid, struct gw_err *err)
+{
+    size_t n = 0;
+    while (spec->argv[n] != NULL)
+        n++;
+    char **argv = gw_calloc(n + 1, sizeof *argv), **env = make_env(spec->pair_fd);
+    memcpy(argv, spec->argv, n * sizeof *argv);
+    if (strcmp(spec->program, "/proc/self/exe") != 0)
+        argv[0] = (char *)(uintptr_t)spec->program;
+    int rc = start(spec, argv, env, ret_pid);
+    free_env(env);
+    free(argv);
+    if (rc < 0)
+        return gw_err_set(err, rc, "cannot start '%s': %s; %s", spec->program, gw_strerror(rc), what_to_do(-rc));
+    return 0;
+}
