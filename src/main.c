@@ -11,11 +11,14 @@
 #include "os/proc.h"
 #include "os/statedir.h"
 
+#include <fcntl.h>
 #include <getopt.h>
 #include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const char usage_text[] =
@@ -61,6 +64,7 @@ struct arguments {
     struct gw_lane_spec *lanes;
     enum gw_log_format format;
     enum gw_level level;
+    char **argv; /* as it was given: getopt_long() changes the order */
 };
 
 static int usage_error(const char *what, const char *value)
@@ -206,13 +210,39 @@ static int take_option(struct arguments *a, int option)
     }
 }
 
+/* The file to start an update from: as we were called, so that a link that is moved to a new version is followed,
+ * if that is this program; else where this program was read from. */
+static char *own_program(const char *called)
+{
+    struct stat self, named;
+    bool same = strchr(called, '/') != NULL && stat("/proc/self/exe", &self) == 0 && stat(called, &named) == 0 &&
+                self.st_dev == named.st_dev && self.st_ino == named.st_ino;
+    if (same)
+        return gw_path_absolute(called);
+    char exe[4096];
+    ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
+    return n > 0 ? gw_memdup0(exe, (size_t)n) : gw_strdup(called);
+}
+
+/* What a predecessor left for us; no child shall see it. */
+static int take_descriptor(const char *name)
+{
+    const char *text = getenv(name);
+    int64_t fd;
+    bool good = text != NULL && gw_parse_int(text, 3, 1 << 20, &fd) && fcntl((int)fd, F_SETFD, FD_CLOEXEC) == 0;
+    (void)unsetenv(name);
+    return good ? (int)fd : -1;
+}
+
 static int run(struct arguments *a, const char *share)
 {
+    // Started from /proc/self/exe the name would be `exe`.
+    (void)prctl(PR_SET_NAME, "gwhost");
     struct gw_err err = {0};
     char *state = NULL, *policy = a->policy != NULL ? gw_path_absolute(a->policy) : gw_asprintf("%s/policies/restart.lua", share);
     char *app = a->app != NULL ? gw_path_absolute(a->app) : gw_asprintf("%s/lua/gwhost/gateway.lua", share);
     char *handlers = a->handlers != NULL ? gw_path_absolute(a->handlers) : NULL;
-    char *lua_dir = gw_asprintf("%s/lua", share);
+    char *lua_dir = gw_asprintf("%s/lua", share), *program = own_program(a->argv[0]);
     int code = GW_EXIT_CONFIG;
     if (gw_sentry_block(&err) < 0 || gw_statedir_choose(a->state_dir, &state, &err) < 0) {
         (void)fprintf(stderr, "gwhost: %s\n", err.text);
@@ -220,6 +250,8 @@ static int run(struct arguments *a, const char *share)
     }
     gw_log_setup(a->format, a->level, STDERR_FILENO);
     a->host.version = GWHOST_VERSION;
+    a->host.program = program;
+    a->host.argv = a->argv;
     a->host.policy = policy;
     a->host.app = app;
     a->host.handlers_dir = handlers;
@@ -228,6 +260,7 @@ static int run(struct arguments *a, const char *share)
     a->host.token_file = a->token_file;
     a->host.listen = a->listen;
     a->host.lanes = a->lanes;
+    a->host.handover_fd = take_descriptor("GWHOST_HANDOVER");
     a->host.child_nofile = gw_proc_raise_nofile();
     code = gw_host_run(&a->host);
 out:
@@ -236,6 +269,7 @@ out:
     free(app);
     free(handlers);
     free(lua_dir);
+    free(program);
     return code;
 }
 
@@ -245,6 +279,8 @@ int main(int argc, char **argv)
     a.host.defer_timeout_ms = GW_DEFER_TIMEOUT_MS;
     a.host.start_timeout_ms = GW_START_TIMEOUT_MS;
     a.host.vars = json_object();
+    a.argv = gw_calloc((size_t)argc + 1, sizeof *a.argv);
+    memcpy(a.argv, argv, (size_t)argc * sizeof *argv);
     char *share = share_dir();
     int code = -1;
     if (argc > 1 && strcmp(argv[1], "policy") == 0) {
@@ -270,5 +306,6 @@ int main(int argc, char **argv)
     free(a.listen);
     json_decref(a.host.vars);
     free(share);
+    free(a.argv);
     return code;
 }

@@ -153,6 +153,7 @@ static void start(struct gw_app *base, const struct gw_app_start *facts)
     struct gw_lua_app *app = (struct gw_lua_app *)base;
     struct starting s = {.app = app, .start = facts};
     struct gw_err err = {0};
+    app->env = *app->shared; // the store may be another one than when this was opened
     app->generation = facts->generation;
     app->starting = true;
     lua_pushcfunction(app->L, push_start);
@@ -292,6 +293,7 @@ int gw_lua_app_open(const struct gw_app_env *env, struct gw_sources *sources, co
     struct gw_lua_app *app = gw_calloc(1, sizeof *app);
     app->base.class = &lua_class;
     app->env = *env;
+    app->shared = env;
     app->sources = gw_sources_ref(sources);
     app->file = gw_strdup(file);
     app->ref_app = app->ref_server = app->ref_request = app->ref_handlers = LUA_NOREF;

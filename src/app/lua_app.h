@@ -48,7 +48,8 @@ struct gw_wait {
 
 struct gw_lua_app {
     struct gw_app base;
-    struct gw_app_env env;
+    struct gw_app_env env;           /* as it was when this was opened, and again at its start */
+    const struct gw_app_env *shared; /* borrowed */
     struct gw_sources *sources; /* owned reference */
     char *file;
     lua_State *L;

@@ -62,8 +62,10 @@ static int check_open(struct gw_host *h, struct gw_err *err)
 }
 
 /* Ends a host that has not begun. */
-static void leave(struct gw_host *h, int code)
+static void leave(struct gw_host *h, int code, const char *why)
 {
+    if (h->standby.active)
+        gw_standby_fail(h, why);
     h->exit_code = code;
     h->state = GW_EXITED;
     uv_stop(&h->loop);
@@ -73,7 +75,7 @@ static void fail_config(struct gw_host *h, const struct gw_err *err)
 {
     gw_log(GW_ERROR, "app.start_failed", json_pack("{so}", "error", gw_json_string(err->text)),
            "%s; nothing was started", err->text);
-    leave(h, GW_EXIT_CONFIG);
+    leave(h, GW_EXIT_CONFIG, err->text);
 }
 
 void gw_boot_open(struct gw_host *h)
@@ -90,12 +92,17 @@ void gw_boot_open(struct gw_host *h)
     }
     uv_timer_t *timers[] = {&h->work_timer,  &h->start_timer,    &h->close_timer, &h->lock_timer,
                             &h->drain.timer, &h->drain.report, &h->sched_timer, &h->watch_timer,
-                            &h->supervision.alive_timer};
+                            &h->supervision.alive_timer, &h->succession.timer};
     for (size_t i = 0; i < sizeof timers / sizeof *timers; i++) {
         (void)uv_timer_init(&h->loop, timers[i]);
         timers[i]->data = h;
     }
     gw_restarts_open(h);
+    h->standby.origin_fd = h->standby.control_fd = h->standby.memory_fd = -1;
+    if (h->options.handover_fd >= 0 && gw_standby_meet(h, &err) < 0) {
+        fail_config(h, &err);
+        return;
+    }
     gw_log(GW_INFO, "host.starting",
            json_pack("{ssss}", "version", h->options.version, "state_dir", h->options.state_dir),
            "gwhost %s starts", h->options.version);
@@ -109,16 +116,20 @@ void gw_boot_open(struct gw_host *h)
         gw_log(GW_ERROR, "policy.rejected",
                json_pack("{soso}", "path", gw_json_string(h->options.policy), "error", gw_json_string(err.text)),
                "the policy cannot be used; nothing was started");
-        leave(h, GW_EXIT_CONFIG);
+        leave(h, GW_EXIT_CONFIG, err.text);
         return;
     }
     gw_log(GW_INFO, "policy.loaded",
            json_pack("{sososo}", "path", gw_json_string(gw_policy_path(h->policy)), "sha256",
                      json_string(gw_policy_sha256(h->policy)), "name", gw_json_string(gw_policy_name(h->policy))),
            "policy '%s' is in force", gw_policy_name(h->policy));
-    h->lock_since_ms = gw_now_ms();
     gw_watchdog_arm(h, UINT64_MAX, "starting", "gateway.stop_shutdown_timeout");
-    gw_boot_take_lock(h);
+    if (!h->standby.active) {
+        h->lock_since_ms = gw_now_ms();
+        gw_boot_take_lock(h);
+    } else if (gw_standby_get_ready(h, &err) < 0) {
+        fail_config(h, &err);
+    }
 }
 
 /* A start that failed before there was an application: said, and the process ends with code. */
@@ -141,25 +152,18 @@ static int load_token(struct gw_host *h, struct gw_err *err)
     return gw_token_load(h->dir_fd, h->options.state_dir, h->options.token_file, &h->token, err);
 }
 
-static void with_lock(struct gw_host *h)
+void gw_boot_describe_lock(struct gw_host *h)
 {
-    struct gw_err err = {0};
-    if (gw_boot_listen(h, &err) < 0) {
-        give_up(h, &err, GW_EXIT_FAILED);
-        return;
-    }
-    if (check_open(h, &err) < 0 || load_token(h, &err) < 0) {
-        give_up(h, &err, GW_EXIT_CONFIG);
-        return;
-    }
     char *info = lock_info(h);
     (void)gw_lock_describe(h->lock, info, NULL);
     free(info);
-    gw_history_load(h);
-    if (gw_control_open(h, &err) < 0) {
-        give_up(h, &err, GW_EXIT_FAILED);
-        return;
-    }
+}
+
+int gw_boot_serve(struct gw_host *h, struct gw_err *err)
+{
+    int rc = gw_boot_listen(h, err);
+    if (rc < 0)
+        return rc;
     h->env = (struct gw_app_env){.loop = &h->loop,
                                  .net = h->net,
                                  .lua_dir = h->options.lua_dir,
@@ -170,7 +174,31 @@ static void with_lock(struct gw_host *h)
                                  .kept = json_object(),
                                  .ops = NULL,
                                  .ud = h};
-    if (gw_boot_open_work(h, &err) < 0) {
+    return check_open(h, err);
+}
+
+int gw_boot_own(struct gw_host *h, const char *predecessor, struct gw_err *err)
+{
+    gw_boot_describe_lock(h);
+    gw_safe_mode_begin(h, predecessor);
+    gw_update_read(h);
+    gw_history_load(h);
+    return gw_boot_open_work(h, err);
+}
+
+static void with_lock(struct gw_host *h)
+{
+    struct gw_err err = {0};
+    int rc = gw_boot_serve(h, &err);
+    if (rc < 0) {
+        give_up(h, &err, h->env.net == NULL ? GW_EXIT_FAILED : GW_EXIT_CONFIG);
+        return;
+    }
+    if (load_token(h, &err) < 0) {
+        give_up(h, &err, GW_EXIT_CONFIG);
+        return;
+    }
+    if (gw_control_open(h, -1, &err) < 0 || gw_boot_own(h, NULL, &err) < 0) {
         give_up(h, &err, GW_EXIT_FAILED);
         return;
     }
@@ -217,7 +245,21 @@ void gw_boot_take_lock(struct gw_host *h)
                h->options.state_dir);
     else
         gw_log(GW_ERROR, "lock.failed", json_pack("{so}", "error", gw_json_string(err.text)), "%s", err.text);
-    leave(h, rc == -EBUSY ? GW_EXIT_OWNED : GW_EXIT_FAILED);
+    leave(h, rc == -EBUSY ? GW_EXIT_OWNED : GW_EXIT_FAILED, err.text);
+}
+
+/* Sockets that a service manager has for us; those that no --listen wants are no longer worth keeping. */
+static int take_passed(struct gw_host *h, struct gw_err *err)
+{
+    char **unwanted = NULL;
+    size_t n = 0;
+    int rc = gw_listen_passed(h->options.listen, h->options.listen_count, &h->sockets, &h->socket_count, &unwanted, &n, err);
+    for (size_t i = 0; i < n; i++) {
+        gw_supervision_forget(h, unwanted[i]);
+        free(unwanted[i]);
+    }
+    free(unwanted);
+    return rc;
 }
 
 int gw_boot_listen(struct gw_host *h, struct gw_err *err)
@@ -228,13 +270,15 @@ int gw_boot_listen(struct gw_host *h, struct gw_err *err)
     if (first) {
         struct gw_net_limits limits = gw_net_limits_default();
         int rc = gw_net_open(&h->loop, &limits, &gw_routes, h, &h->net, err);
-        if (rc == 0 && o->listen_count == 0)
-            rc = gw_listen_passed(&h->sockets, &h->socket_count, err);
+        if (rc == 0 && h->standby.active)
+            gw_net_freeze(h->net); // nothing is touched that our predecessor still serves
+        else if (rc == 0)
+            rc = take_passed(h, err);
         if (rc < 0)
             return rc;
     }
     bool use_fallback = o->listen_count == 0 && h->socket_count == 0;
-    size_t words = use_fallback ? 1 : o->listen_count;
+    size_t words = h->standby.active && first ? 0 : use_fallback ? 1 : o->listen_count;
     for (size_t i = 0; i < words; i++) {
         const char *word = use_fallback ? fallback : o->listen[i];
         bool kept = false;
@@ -250,7 +294,7 @@ int gw_boot_listen(struct gw_host *h, struct gw_err *err)
             return rc;
         gw_log(GW_INFO, "listener.bound",
                json_pack("{sosb}", "address", gw_json_string(h->sockets[i].address), "inherited",
-                         h->sockets[i].inherited),
+                         h->sockets[i].inherited || (h->standby.active && first)),
                "listening on %s", h->sockets[i].address);
     }
     return 0;
@@ -262,7 +306,7 @@ int gw_boot_open_work(struct gw_host *h, struct gw_err *err)
                                     .boot_id = h->boot_id,
                                     .lanes = h->options.lanes,
                                     .lane_count = h->options.lane_count,
-                                    .retry_after_crash = true,
+                                    .retry_after_crash = !h->safe_mode,
                                     .ops = &gw_workload,
                                     .ud = h};
     char *moved = NULL;
@@ -304,7 +348,7 @@ static void close_walked(uv_handle_t *handle, void *loop)
 
 void gw_boot_close(struct gw_host *h)
 {
-    if (h->net != NULL)
+    if (h->net != NULL && !h->departed) // else they are the next process's
         gw_net_refuse_held(h->net, 503, "stopping", "the gateway stops");
     free_app(&h->next_app);
     free_app(&h->app);
@@ -320,7 +364,11 @@ void gw_boot_close(struct gw_host *h)
     for (int i = 0; i < POLICIES_KEPT; i++)
         h->older[i] = gw_policy_free(h->older[i]);
     gw_policy_fini();
-    gw_restarts_end(h, "restarted", "another process comes back");
+    if (!h->departed) // else it is the next process that says so
+        gw_restarts_end(h, "restarted", "another process comes back");
+    gw_safe_mode_end(h);
+    gw_succession_end(h);
+    gw_standby_close(h);
     // Who follows hears of the end while that is possible; its line in the log comes once the lock is free.
     json_t *code = json_pack("{si}", "code", h->exit_code);
     json_t *end = gw_log_object(GW_INFO, "host.exiting", code, "this host ends");
@@ -334,7 +382,8 @@ void gw_boot_close(struct gw_host *h)
         (void)uv_run(&h->loop, UV_RUN_NOWAIT);
     if (h->lock != NULL) {
         h->lock = gw_lock_release(h->lock);
-        gw_log(GW_INFO, "lock.released", NULL, "the state directory is free");
+        if (!h->departed)
+            gw_log(GW_INFO, "lock.released", NULL, "the state directory is free");
     }
     gw_log(GW_INFO, "host.exiting", json_pack("{si}", "code", h->exit_code), "exits with %d", h->exit_code);
     gw_supervision_linger(h);

@@ -20,7 +20,7 @@ struct control {
     char *path;
     struct gw_control_client *clients;
     unsigned count;
-    bool closed;
+    bool closed, paused;
 };
 
 static void free_client(uv_handle_t *handle)
@@ -201,8 +201,8 @@ static void on_connection(uv_stream_t *server, int status)
 {
     struct gw_host *h = server->data;
     struct control *control = h->control;
-    if (status < 0)
-        return;
+    if (status < 0 || control->paused)
+        return; // libuv keeps one that is not taken, and asks for no more
     struct gw_control_client *c = gw_calloc(1, sizeof *c);
     c->host = h;
     c->uses = 2; // the pipe and the timer
@@ -267,10 +267,33 @@ static int bind_socket(const char *path, struct gw_err *err)
     return gw_err_set(err, rc, "cannot make the control socket '%s': %s", path, gw_strerror(rc));
 }
 
-int gw_control_open(struct gw_host *h, struct gw_err *err)
+int gw_control_fd(const struct gw_host *h)
+{
+    uv_os_fd_t fd;
+    return h->control != NULL && uv_fileno((uv_handle_t *)&h->control->server, &fd) == 0 ? fd : -1;
+}
+
+void gw_control_pause(struct gw_host *h, bool paused)
+{
+    struct control *control = h->control;
+    if (control == NULL || control->paused == paused)
+        return;
+    control->paused = paused;
+    for (struct gw_control_client *c = control->clients; c != NULL; c = c->next) {
+        if (paused)
+            (void)uv_read_stop((uv_stream_t *)&c->pipe);
+        else
+            (void)uv_read_start((uv_stream_t *)&c->pipe, on_alloc, on_read);
+    }
+    if (!paused)
+        on_connection((uv_stream_t *)&control->server, 0); // what has come meanwhile
+}
+
+int gw_control_open(struct gw_host *h, int fd, struct gw_err *err)
 {
     char *path = gw_asprintf("%s/control.sock", h->options.state_dir);
-    int fd = bind_socket(path, err);
+    if (fd < 0)
+        fd = bind_socket(path, err);
     if (fd < 0) {
         free(path);
         return fd;
@@ -301,7 +324,8 @@ void gw_control_close(struct gw_host *h)
     if (control == NULL)
         return;
     gw_log_tap(NULL, NULL);
-    (void)unlink(control->path);
+    if (!h->departed)
+        (void)unlink(control->path);
     uv_close((uv_handle_t *)&control->server, on_server_closed);
     // What was said last is worth a moment: the outcome of the restart or stop that ends this host.
     uint64_t end = gw_now_ms() + 200;

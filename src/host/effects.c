@@ -9,11 +9,13 @@
 
 enum { SWEEP_MS = 1000 };
 
-// ---- preparing ----
+// ---- asked for ----
 
 static void remember(struct gw_host *h)
 {
-    // The request stays open in `waiting`; gw_restarts_resume() looks at it after the start.
+    // A request stays open in `waiting`; gw_restarts_look() looks at it after the start.
+    if (h->state == GW_ARRIVING && h->stops)
+        h->standby.stop_waits = true;
 }
 
 static void become_stop(struct gw_host *h)
@@ -21,99 +23,10 @@ static void become_stop(struct gw_host *h)
     const struct gw_restart *r = gw_sched_current(h->sched);
     const char *id = r != NULL ? r->id : "";
     gw_log(GW_INFO, "restart.becomes_stop", json_pack("{ss}", "request_id", id), "the restart becomes a stop");
+    gw_succession_stop(h);
+    gw_update_failed(h, &(struct gw_err){.code = -ECANCELED, .text = "the restart became a stop"});
     gw_restarts_end(h, "failed", "became a stop");
     gw_supervision_stays(h);
-}
-
-static void refuse(struct gw_host *h)
-{
-    const struct gw_restart *r = gw_sched_current(h->sched);
-    gw_watchdog_arm(h, UINT64_MAX, "running", "gateway.stop_shutdown_timeout");
-    if (r == NULL) { // it has expired
-        gw_restarts_look(h);
-        return;
-    }
-    gw_log(GW_ERROR, "restart.refused",
-           json_pack("{ssso}", "request_id", r->id, "why", gw_json_string(h->prepare_err.text)),
-           "the new sources cannot be used; generation %u serves on. Mend the file and ask again", h->generation);
-    // Who sends SIGTERM expects an end: it does not get a host that serves on.
-    bool by_term = strcmp(r->signal, "SIGTERM") == 0;
-    gw_restarts_end(h, "refused", h->prepare_err.text);
-    if (by_term) {
-        h->stop_by_signal = true;
-        gw_host_post_stop(h);
-    } else {
-        gw_restarts_look(h);
-    }
-}
-
-/* What is carried out of what was decided; in a build that has no other mode yet the process stays. */
-static enum gw_mode carried_out(struct gw_host *h, enum gw_mode mode)
-{
-    if (mode == GW_MODE_IN_PROCESS || mode == GW_MODE_SUPERVISED)
-        return mode;
-    gw_log(GW_WARN, "restart.mode_changed", json_pack("{ssss}", "asked", gw_mode_name(mode), "mode", "in_process"),
-           "this version restarts in-process only; '%s' becomes 'in_process'", gw_mode_name(mode));
-    return GW_MODE_IN_PROCESS;
-}
-
-struct gw_mode_answer gw_effects_mode(struct gw_host *h, const struct gw_restart *r, char *ret_why, size_t size)
-{
-    struct gw_mode_answer answer = {.mode = GW_MODE_IN_PROCESS, .health_timeout_ms = -1, .exit_delay_ms = -1};
-    if (r != NULL && r->force) {
-        (void)snprintf(ret_why, size, "force asks no hook");
-        return answer;
-    }
-    struct gw_decision d;
-    json_t *facts = gw_facts(h, "restart", r, NULL);
-    gw_policy_restart_mode(h->policy, facts, &answer, &d);
-    json_decref(facts);
-    gw_facts_decided(h, &d);
-    (void)snprintf(ret_why, size, "%s", d.why);
-    return answer;
-}
-
-/* A policy that would not load at the switch is better known now, while nothing has been torn down. */
-static void try_policy(struct gw_host *h)
-{
-    struct gw_policy *trial = NULL;
-    struct gw_err err = {0};
-    if (gw_policy_load(h->options.policy, h->options.lua_dir, &trial, &err) < 0)
-        gw_log(GW_WARN, "policy.rejected",
-               json_pack("{soso}", "path", gw_json_string(h->options.policy), "error", gw_json_string(err.text)),
-               "the new policy cannot be used; unless it is mended before the switch, the old one stays in force");
-    (void)gw_policy_free(trial);
-}
-
-static void prepare(struct gw_host *h)
-{
-    h->drain = (struct drain){.timer = h->drain.timer, .report = h->drain.report};
-    h->drain.accepted_ms = gw_now_ms();
-    h->prepare_err = (struct gw_err){0};
-    const struct gw_restart *r = gw_restarts_accept(h);
-    if (r == NULL || gw_host_prepare_app(h, &h->prepare_err) < 0) {
-        gw_host_post(h, GW_EV_PREPARE_FAILED);
-        return;
-    }
-    try_policy(h);
-    char why[256];
-    struct gw_mode_answer answer = gw_effects_mode(h, r, why, sizeof why);
-    enum gw_mode mode = answer.mode;
-    if (mode == GW_MODE_IN_PROCESS && gw_supervision_by(h) != NULL && strcmp(r->signal, "SIGTERM") == 0) {
-        mode = GW_MODE_SUPERVISED;
-        (void)snprintf(why, sizeof why, "a SIGTERM under a supervisor (%s) means that the process ends",
-                       gw_supervision_by(h));
-    }
-    h->mode = carried_out(h, mode);
-    gw_sched_set_mode(h->sched, gw_mode_name(h->mode));
-    gw_log(GW_INFO, "restart.mode", json_pack("{ssso}", "mode", gw_mode_name(h->mode), "why", gw_json_string(why)),
-           "comes back %s: %s", gw_mode_name(h->mode), why);
-    if (h->mode == GW_MODE_SUPERVISED)
-        gw_supervision_leaves(h, answer.exit_delay_ms);
-    else
-        gw_supervision_stays(h);
-    gw_drain_ask(h, false);
-    gw_host_post(h, h->mode == GW_MODE_SUPERVISED ? GW_EV_LEAVE : GW_EV_PREPARED);
 }
 
 static void ask_stop_budget(struct gw_host *h)
@@ -203,7 +116,56 @@ static void boundary(struct gw_host *h)
     gw_workload_count_refused(h);
     gw_work_boundary(h->work);
     gw_sched_boundary(h->sched);
+    if (h->mode == GW_MODE_IN_PROCESS) // another process or image reads it itself
+        (void)gw_host_reload_policy(h, "restart", NULL);
+}
+
+// ---- another process ----
+
+static void hand_over(struct gw_host *h)
+{
+    gw_succession_go(h);
+}
+
+/* The successor has come to nothing: what it was given is ours again. */
+static void take_back(struct gw_host *h)
+{
+    struct gw_err err = {0};
+    gw_succession_end(h);
+    gw_net_thaw(h->net);
+    gw_control_pause(h, false);
+    gw_boot_describe_lock(h);
+    gw_safe_mode_begin(h, h->succession.boot_id);
+    if (gw_boot_open_work(h, &err) < 0) {
+        h->cannot_serve = true;
+        h->start_err = err;
+    }
     (void)gw_host_reload_policy(h, "restart", NULL);
+}
+
+static void on_wound_down(void *ud)
+{
+    gw_host_post(ud, GW_EV_WOUND_DOWN);
+}
+
+/* Another process serves. What could not be given to it ends politely; then this one does. */
+static void depart(struct gw_host *h)
+{
+    h->departed = true;
+    gw_watchdog_arm(h, gw_now_ms() + GW_FORCED_EXIT_MS, "departing", "gateway.restart_shutdown_timeout");
+    gw_net_unlisten(h->net);
+    for (size_t i = 0; i < h->socket_count; i++)
+        h->sockets[i].kept = true;
+    gw_log(GW_INFO, "host.departs", json_pack("{si}", "successor_pid", (int)h->succession.pid),
+           "pid %d serves now; this process ends", (int)h->succession.pid);
+    gw_supervision_departs(h, h->succession.pid);
+    if (h->succession.moves)
+        gw_host_post(h, GW_EV_WOUND_DOWN);
+    else {
+        gw_net_thaw(h->net);
+        gw_net_refuse_held(h->net, 503, "draining", "the gateway restarts; try again");
+        gw_net_wind_down(h->net, 1012, "restarting", GW_IDLE_GRACE_MS, on_wound_down, h);
+    }
 }
 
 // ---- starting ----
@@ -212,8 +174,8 @@ static void on_start_timer(uv_timer_t *timer)
 {
     struct gw_host *h = timer->data;
     h->start_over = true;
-    gw_err_set(&h->start_err, -ETIMEDOUT, "the application's start(ctx) did not return within %llu ms "
-               "(--start-timeout)", (unsigned long long)h->options.start_timeout_ms);
+    gw_err_set(&h->start_err, -ETIMEDOUT, "the application's start(ctx) did not return in time (--start-timeout %llu ms)",
+               (unsigned long long)h->options.start_timeout_ms);
     gw_host_post(h, GW_EV_START_FAILED);
 }
 
@@ -248,6 +210,10 @@ static void begin(struct gw_host *h)
 
 static void start(struct gw_host *h)
 {
+    if (h->cannot_serve) {
+        gw_host_post(h, GW_EV_START_FAILED);
+        return;
+    }
     h->app = h->next_app;
     h->next_app = NULL;
     (void)gw_sources_unref(h->sources);
@@ -255,6 +221,12 @@ static void start(struct gw_host *h)
     h->next_sources = NULL;
     h->reverted = (struct gw_err){0};
     begin(h);
+}
+
+void gw_effects_start_limit(struct gw_host *h, uint64_t ms)
+{
+    if (h->options.start_timeout_ms == 0 || ms < h->options.start_timeout_ms)
+        (void)uv_timer_start(&h->start_timer, on_start_timer, ms, 0);
 }
 
 /* A start that did not succeed leaves nothing behind. */
@@ -271,6 +243,8 @@ static void drop_started(struct gw_host *h)
 static void report_start(struct gw_host *h)
 {
     bool first = h->state == GW_EXITED;
+    if (h->standby.active && first)
+        gw_standby_fail(h, h->start_err.text);
     const char *then = first ? "the process ends"
                        : h->state == GW_REVERTING
                            ? "the last good sources are started again"
@@ -368,10 +342,14 @@ static void end_restart(struct gw_host *h)
         char *why = gw_asprintf("the new sources did not start, the last good ones serve: %s", h->reverted.text);
         gw_restarts_end(h, "failed", why);
         free(why);
-    } else if (r->update) {
-        gw_restarts_end(h, "failed", "image unchanged");
+    } else if (h->standby.active && h->standby.went_back != NULL && h->generation == 1) {
+        gw_restarts_end(h, r->update ? "rolled_back" : "failed", h->standby.went_back);
+    } else if (r->update && !(h->standby.active && h->generation == 1)) {
+        gw_restarts_end(h, "failed", h->succession.lost.code < 0 ? h->succession.lost.text : "image unchanged");
+        gw_update_failed(h, &(struct gw_err){.text = "image unchanged"});
     } else {
         gw_restarts_end(h, "restarted", NULL);
+        gw_safe_mode_leave(h);
     }
 }
 
@@ -383,6 +361,7 @@ static void announce(struct gw_host *h)
     char tag[64];
     (void)snprintf(tag, sizeof tag, "%.8s.%u", h->boot_id, h->generation);
     gw_net_tag(h->net, tag);
+    gw_standby_arrive(h);
     gw_ws_each(h->net, adopt_socket, h);
     gw_work_start(h->work, h->generation);
     gw_workload_timer(h);
@@ -401,6 +380,7 @@ static void announce(struct gw_host *h)
            words.data != NULL ? words.data : "no address");
     gw_supervision_ready(h, words.data != NULL ? words.data : "no address");
     gw_buf_fini(&words);
+    gw_update_served(h);
     end_restart(h);
     h->start_err = (struct gw_err){0};
     if (h->old_app != NULL) {
@@ -408,22 +388,34 @@ static void announce(struct gw_host *h)
         h->old_app = NULL;
     }
     gw_restarts_look(h);
+    if (h->standby.stop_waits) { // it came while the connections did
+        h->standby.stop_waits = false;
+        gw_host_post(h, GW_EV_STOP);
+    }
 }
 
 // ---- ending ----
 
-static void on_wound_down(void *ud)
-{
-    gw_host_post(ud, GW_EV_WOUND_DOWN);
-}
-
 static void wind_down(struct gw_host *h)
 {
+    if (h->departed) { // the stop came as the successor said that it serves
+        depart(h);
+        return;
+    }
     bool supervised = h->mode == GW_MODE_SUPERVISED && gw_sched_current(h->sched) != NULL;
     (void)uv_timer_stop(&h->close_timer);
     gw_watchdog_phase("winding_down");
-    gw_workload_count_refused(h);
-    (void)h->app->class->release(h->app, SWEEP_MS);
+    if (h->app != NULL) {
+        gw_workload_count_refused(h);
+        (void)h->app->class->release(h->app, SWEEP_MS);
+    }
+    gw_net_thaw(h->net);
+    gw_control_pause(h, false);
+    for (size_t i = 0; i < h->socket_count; i++)
+        if (h->sockets[i].kept) { // who waits to be accepted is served by the next process
+            gw_net_unlisten(h->net);
+            break;
+        }
     gw_net_refuse_held(h->net, 503, "stopping", "the gateway stops");
     gw_net_wind_down(h->net, supervised ? 1012 : 1001, supervised ? "restarting" : "stopping", GW_IDLE_GRACE_MS,
                      on_wound_down, h);
@@ -442,8 +434,9 @@ void gw_effects_run(struct gw_host *h, uint32_t effects)
         void (*run)(struct gw_host *h);
     } all[] = {{GW_FX_REMEMBER, remember},
                {GW_FX_BECOME_STOP, become_stop},
-               {GW_FX_REFUSE, refuse},
-               {GW_FX_PREPARE, prepare},
+               {GW_FX_REFUSE, gw_prepare_refuse},
+               {GW_FX_ROLL_BACK, gw_prepare_roll_back},
+               {GW_FX_PREPARE, gw_prepare_restart},
                {GW_FX_ASK_STOP_BUDGET, ask_stop_budget},
                {GW_FX_FENCE, fence},
                {GW_FX_ARM_DRAIN, arm_drain},
@@ -451,14 +444,20 @@ void gw_effects_run(struct gw_host *h, uint32_t effects)
                {GW_FX_CLOSE_APP, close_app},
                {GW_FX_REPORT_CLOSE, report_close},
                {GW_FX_BOUNDARY, boundary},
+               {GW_FX_SWITCH, gw_succession_switch},
+               {GW_FX_HAND_OVER, hand_over},
+               {GW_FX_TAKE_BACK, take_back},
+               {GW_FX_TAKE_OVER, gw_standby_take_over},
                {GW_FX_START, start},
                {GW_FX_ABANDON_START, drop_started},
                {GW_FX_REPORT_START, report_start},
                {GW_FX_START_LAST_GOOD, start_last_good},
                {GW_FX_RELEASE, give_up},
                {GW_FX_REACQUIRE, reacquire},
+               {GW_FX_SAY_STARTED, gw_standby_say_started},
                {GW_FX_ANNOUNCE, announce},
                {GW_FX_WIND_DOWN, wind_down},
+               {GW_FX_DEPART, depart},
                {GW_FX_IGNORE, ignore}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if ((effects & all[i].effect) != 0)

@@ -7,7 +7,7 @@
 
 enum { BLOCKERS_SHOWN = 100 };
 
-static bool no_respawn(void)
+bool gw_facts_no_respawn(void)
 {
     static const char *const yes[] = {"1", "true", "yes", "on"};
     const char *value = getenv("GWHOST_NO_RESPAWN");
@@ -86,7 +86,7 @@ json_t *gw_facts(struct gw_host *h, const char *action, const struct gw_restart 
     if (gw_supervision_by(h) != NULL)
         gw_json_set(f, "supervisor", json_string(gw_supervision_by(h)));
     gw_json_set(f, "container", json_boolean(h->supervision.by.container));
-    gw_json_set(f, "respawn_disabled", json_boolean(no_respawn()));
+    gw_json_set(f, "respawn_disabled", json_boolean(gw_facts_no_respawn()));
     gw_json_set(f, "exec_running", json_boolean(h->app != NULL && h->app->exec_running));
     gw_json_set(f, "work", gw_facts_work(h));
     gw_json_set(f, "elapsed_ms", json_integer(h->drain.active ? (json_int_t)(gw_now_ms() - h->drain.accepted_ms) : 0));

@@ -14,6 +14,9 @@ enum { GW_EXIT_OK = 0, GW_EXIT_FAILED = 1, GW_EXIT_USAGE = 2, GW_EXIT_OWNED = 75
 /* The command line of `gwhost run`; paths absolute; borrowed by gw_host_run(). */
 struct gw_host_options {
     const char *version;
+    const char *program;      /* the file to start an update from */
+    char *const *argv;        /* as this process was started; a successor is started alike */
+    int handover_fd;          /* what a predecessor left for us (see standby.c); -1: there is none */
     const char *policy;       /* file */
     const char *app;          /* file */
     const char *lua_dir;      /* where gwhost/… is */

@@ -46,6 +46,57 @@ struct supervision {
     uv_timer_t alive_timer;   /* runs only if a watchdog asks for it */
 };
 
+/* Another process, or image, that is to come after this one (succession.c). */
+enum gw_succession_stage {
+    GW_SUCC_NONE,
+    GW_SUCC_CHECKING,
+    GW_SUCC_PROVING,
+    GW_SUCC_READY,
+    GW_SUCC_STARTING,
+    GW_SUCC_PASSING,
+    GW_SUCC_SERVED
+};
+
+struct succession {
+    enum gw_succession_stage stage;
+    struct gw_child *check;     /* an update's file says its version */
+    struct gw_channel *channel; /* owned */
+    pid_t pid;                  /* 0: none that we would have to reap */
+    char boot_id[33], version[64], program[512];
+    bool update;
+    bool moves;        /* it knows how we describe connections */
+    bool switch_waits; /* the application is closed, and it is not ready yet */
+    unsigned health_ms;
+    uint64_t spawned_ms;
+    uv_timer_t timer;
+    struct gw_err lost; /* why the last one has failed */
+};
+
+/* What this process came after (standby.c). */
+struct standby {
+    bool active;
+    bool trial;                 /* only tried out: it never takes over */
+    struct gw_channel *channel; /* owned */
+    char predecessor[33];       /* its boot id */
+    int lock_fds[2];
+    size_t lock_fd_count;
+    json_t *go;                 /* owned; the word to go on */
+    int control_fd;
+    bool met, told, complete, arrived; /* letters: hello, ready, the last connections; and they are ours */
+    bool serving;               /* said and heard, or nobody is left to hear it */
+    bool gone, failed;          /* the predecessor; our last word */
+    bool stop_waits;            /* for the connections */
+    bool ready_due;             /* the service manager is told once the predecessor has gone */
+    struct gw_err met_err;
+    /* of an image that follows another in the same pid */
+    int memory_fd, origin_fd;   /* its letters; the image to go back to, -1: none */
+    struct gw_buf memory;
+    size_t memory_at;
+    int *kept_fds;              /* what must live on if it goes back */
+    size_t kept_count;
+    char *went_back;            /* why this image was come back to; NULL: it was not */
+};
+
 struct gw_host {
     struct gw_host_options options;
     uv_loop_t loop;
@@ -99,6 +150,12 @@ struct gw_host {
     uv_timer_t watch_timer;
     bool watching;
 
+    struct succession succession;
+    struct standby standby;
+    bool departed;       /* another process serves in our place */
+    bool update_pending; /* the sentinel waits for our word */
+    bool safe_mode, boot_recorded;
+
     struct control *control;
     uint64_t policy_calls, policy_failures, bundles_written;
 };
@@ -112,14 +169,59 @@ void gw_boot_open(struct gw_host *h); /* a host that cannot even begin is in GW_
 void gw_boot_take_lock(struct gw_host *h);    /* tries until it has it; then goes on booting */
 int gw_boot_acquire(struct gw_host *h, pid_t *ret_owner, struct gw_err *err);
 int gw_boot_listen(struct gw_host *h, struct gw_err *err);
+int gw_boot_serve(struct gw_host *h, struct gw_err *err); /* what needs the lock and writes nothing */
+/* What only the owner of the state directory may do; predecessor: the boot that hands over, or NULL. */
+int gw_boot_own(struct gw_host *h, const char *predecessor, struct gw_err *err);
+void gw_boot_describe_lock(struct gw_host *h);
 int gw_boot_open_work(struct gw_host *h, struct gw_err *err);
 void gw_boot_close_work(struct gw_host *h);
 void gw_boot_close(struct gw_host *h);
 
 /* effects.c */
 void gw_effects_run(struct gw_host *h, uint32_t effects);
+void gw_effects_start_limit(struct gw_host *h, uint64_t ms);
+
+/* prepare.c: an accepted restart before anything is torn down */
+void gw_prepare_restart(struct gw_host *h);
+void gw_prepare_done(struct gw_host *h); /* everything is known and proved: the drain may begin */
+void gw_prepare_upgrade(struct gw_host *h); /* the restart under way has become an update */
+void gw_prepare_refuse(struct gw_host *h);
+void gw_prepare_roll_back(struct gw_host *h);
+/* The restart under way goes on in this process after all. */
+void gw_prepare_stay(struct gw_host *h, const char *why);
 /* Asks the policy; force asks nobody. */
-struct gw_mode_answer gw_effects_mode(struct gw_host *h, const struct gw_restart *r, char *ret_why, size_t size);
+struct gw_mode_answer gw_prepare_mode(struct gw_host *h, const struct gw_restart *r, char *ret_why, size_t size);
+
+/* succession.c */
+void gw_succession_prove(struct gw_host *h, const char *program, bool update, int64_t health_ms);
+void gw_succession_switch(struct gw_host *h);
+void gw_succession_go(struct gw_host *h);
+void gw_succession_end(struct gw_host *h);  /* kills and reaps it, unless it serves */
+void gw_succession_stop(struct gw_host *h); /* a stop reaches it, whatever it is */
+
+/* reexec.c: returns only if it failed */
+int gw_reexec(struct gw_host *h, const char *path, struct gw_err *err);
+void gw_reexec_back(struct gw_host *h, const char *why); /* nothing when there is no image to go back to */
+
+/* standby.c */
+int gw_standby_meet(struct gw_host *h, struct gw_err *err);
+int gw_standby_get_ready(struct gw_host *h, struct gw_err *err);
+void gw_standby_fail(struct gw_host *h, const char *why);
+void gw_standby_take_over(struct gw_host *h);
+void gw_standby_say_started(struct gw_host *h);
+void gw_standby_arrive(struct gw_host *h);
+void gw_standby_close(struct gw_host *h);
+
+/* update.c: restart-sentinel.json */
+void gw_update_accepted(struct gw_host *h, const struct gw_restart *r);
+void gw_update_failed(struct gw_host *h, const struct gw_err *why); /* code 0: the image is the same */
+void gw_update_read(struct gw_host *h);
+void gw_update_served(struct gw_host *h);
+
+/* safe_mode.c */
+void gw_safe_mode_begin(struct gw_host *h, const char *predecessor);
+void gw_safe_mode_leave(struct gw_host *h);
+void gw_safe_mode_end(struct gw_host *h);
 
 /* sources.c: files of a generation and of the policy */
 int gw_host_prepare_app(struct gw_host *h, struct gw_err *err);
@@ -158,7 +260,9 @@ void gw_history_load(struct gw_host *h);
 void gw_history_keep(struct gw_host *h, const struct gw_restart *r);
 
 /* control.c: the control socket */
-int gw_control_open(struct gw_host *h, struct gw_err *err);
+int gw_control_open(struct gw_host *h, int fd, struct gw_err *err); /* fd: the predecessor's, or -1 */
+int gw_control_fd(const struct gw_host *h); /* -1: there is none */
+void gw_control_pause(struct gw_host *h, bool paused); /* requests wait in the kernel */
 void gw_control_close(struct gw_host *h);
 void gw_control_tell(struct gw_host *h, const json_t *object); /* to those who follow */
 
@@ -166,6 +270,7 @@ void gw_control_tell(struct gw_host *h, const json_t *object); /* to those who f
 json_t *gw_facts(struct gw_host *h, const char *action, const struct gw_restart *r, const struct gw_signal *sig);
 json_t *gw_facts_sender(const struct gw_signal *sig);
 void gw_facts_decided(struct gw_host *h, const struct gw_decision *d);
+bool gw_facts_no_respawn(void); /* GWHOST_NO_RESPAWN */
 json_t *gw_facts_work(struct gw_host *h);
 char *gw_facts_blockers(struct gw_host *h, const struct gw_restart *r);
 
@@ -173,9 +278,13 @@ char *gw_facts_blockers(struct gw_host *h, const struct gw_restart *r);
 void gw_supervision_open(struct gw_host *h);
 void gw_supervision_close(struct gw_host *h);
 const char *gw_supervision_by(const struct gw_host *h); /* NULL: nobody would start us again */
-void gw_supervision_ready(struct gw_host *h, const char *addresses);
+void gw_supervision_forget(struct gw_host *h, const char *name); /* a descriptor that it keeps */
+bool gw_supervision_follows(const struct gw_host *h); /* … and would go on with another main process */
+void gw_supervision_ready(struct gw_host *h, const char *addresses); /* NULL: where it listens */
 void gw_supervision_reloading(struct gw_host *h);
 void gw_supervision_reloaded(struct gw_host *h, const struct gw_err *refused); /* NULL: it was not */
+/* Another process of ours is the main one now; waits until the service manager knows. */
+void gw_supervision_departs(struct gw_host *h, pid_t successor);
 void gw_supervision_stopping(struct gw_host *h);
 /* How the drain goes; also asks for the time that what is left of it may take. */
 void gw_supervision_status(struct gw_host *h, bool draining, const char *fmt, ...)

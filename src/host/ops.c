@@ -94,7 +94,7 @@ static json_t *dry_run(struct gw_host *h, const struct gw_ask *ask)
     (void)snprintf(r.source, sizeof r.source, "%s", ask->source);
     (void)snprintf(r.reason, sizeof r.reason, "%s", ask->reason != NULL ? ask->reason : "gateway.restart");
     char why[256];
-    enum gw_mode mode = gw_effects_mode(h, &r, why, sizeof why).mode;
+    enum gw_mode mode = gw_prepare_mode(h, &r, why, sizeof why).mode;
     struct gw_budget_answer budget = {0};
     if (!r.force)
         gw_drain_budget(h, false, &r, &budget);

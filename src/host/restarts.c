@@ -119,6 +119,8 @@ struct gw_sched_told gw_restarts_ask(struct gw_host *h, const struct gw_ask *ask
                r->id, before);
     if (told.forced_current && h->state == GW_DRAINING && h->drain.active)
         gw_drain_force(h);
+    if (told.updated_current)
+        gw_prepare_upgrade(h);
     gw_restarts_look(h);
     return told;
 }

@@ -26,8 +26,11 @@ static void refuse_method(struct gw_request *req)
 
 static void healthz(struct gw_host *h, struct gw_request *req)
 {
-    answer_json(req, 200, json_pack("{sssisssi}", "status", "ok", "pid", (int)getpid(), "boot_id", h->boot_id,
-                                    "generation", (int)h->generation));
+    json_t *o = json_pack("{sssisssi}", "status", "ok", "pid", (int)getpid(), "boot_id", h->boot_id, "generation",
+                          (int)h->generation);
+    if (h->safe_mode)
+        gw_json_set(o, "safe_mode", json_true());
+    answer_json(req, 200, o);
 }
 
 static void readyz(struct gw_host *h, struct gw_request *req)
@@ -149,6 +152,11 @@ static void hand_on(struct gw_host *h, struct gw_request *req)
     case GW_NEXT_START:
     case GW_REVERTING:
     case GW_RESTARTING:
+    case GW_SWITCHING:
+    case GW_HANDING_OVER:
+    case GW_STANDING_BY:
+    case GW_SUCCEEDING:
+    case GW_ARRIVING:
         gw_net_hold(h->net, req, "draining", "the gateway restarts; try again in a moment");
         break;
     case GW_FAILED:

@@ -87,7 +87,7 @@ static void on_term(struct gw_host *h, const struct gw_signal *sig)
 {
     // A drain for a restart becomes a stop, intent or not; only a host that could restart follows one.
     bool may = h->state == GW_RUNNING || h->state == GW_FIRST_START || h->state == GW_NEXT_START ||
-               h->state == GW_REVERTING || h->state == GW_FAILED;
+               h->state == GW_REVERTING || h->state == GW_FAILED || h->state == GW_SUCCEEDING || h->state == GW_ARRIVING;
     if (!follow_intent(h, sig, may && h->generation > 0))
         on_stop(h, sig);
 }
@@ -98,6 +98,8 @@ static const char *cannot_restart(const struct gw_host *h)
     case GW_PREPARING:
     case GW_DRAINING:
     case GW_RESTARTING:
+    case GW_SWITCHING:
+    case GW_HANDING_OVER:
         return "a restart is under way";
     case GW_DRAINING_TO_STOP:
     case GW_STOPPING:

@@ -25,7 +25,7 @@ json_t *gw_status(struct gw_host *h)
     gw_json_set(o, "state", json_string(gw_state_public(h->state)));
     gw_json_set(o, "generation", json_integer(h->generation));
     gw_json_set(o, "uptime_ms", json_integer((json_int_t)(gw_now_ms() - h->booted_ms)));
-    gw_json_set(o, "safe_mode", json_false());
+    gw_json_set(o, "safe_mode", json_boolean(h->safe_mode));
     gw_json_set(o, "policy",
                 json_pack("{sosssosI}", "path", gw_json_string(gw_policy_path(h->policy)), "sha256",
                           gw_policy_sha256(h->policy), "name", gw_json_string(gw_policy_name(h->policy)), "loaded_at",
@@ -116,7 +116,8 @@ void gw_publish_state(struct gw_host *h, enum gw_state from)
         return;
     h->state_since_ms = gw_wall_ms();
     const struct gw_restart *r = gw_sched_current(h->sched);
-    bool leaves = h->state == GW_DRAINING || h->state == GW_RESTARTING || h->state == GW_NEXT_START;
+    bool leaves = h->state == GW_DRAINING || h->state == GW_RESTARTING || h->state == GW_NEXT_START ||
+                  h->state == GW_HANDING_OVER;
     json_t *fields = json_object();
     gw_json_set(fields, "state", json_string(now));
     gw_json_set(fields, "reason",

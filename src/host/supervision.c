@@ -13,7 +13,7 @@
 
 /* How much later than our own last resort a supervisor should strike; launchd takes a process that ends sooner
  * than this after another for one that crashes. */
-enum { SUPERVISOR_MARGIN_MS = 5000, LAUNCHD_EXIT_MS = 1500 };
+enum { SUPERVISOR_MARGIN_MS = 5000, LAUNCHD_EXIT_MS = 1500, BARRIER_MS = 5000 };
 
 static void tell(struct gw_host *h, struct gw_buf *message)
 {
@@ -76,7 +76,8 @@ void gw_supervision_open(struct gw_host *h)
 {
     struct supervision *s = &h->supervision;
     struct gw_err err = {0};
-    gw_supervisor_look(&s->by);
+    if (!h->standby.active) // a successor was told: what a predecessor's child could find out would mislead it
+        gw_supervisor_look(&s->by);
     say_found(h);
     const char *address = getenv("NOTIFY_SOCKET");
     if (address == NULL || *address == '\0')
@@ -86,9 +87,52 @@ void gw_supervision_open(struct gw_host *h)
                "the service manager cannot be told how this host is: %s", err.text);
         return;
     }
-    uint64_t every = gw_notify_watchdog_ms(getenv("WATCHDOG_USEC"), getenv("WATCHDOG_PID"), getpid());
+    // A successor is who the watchdog will ask.
+    const char *asked = h->standby.active ? NULL : getenv("WATCHDOG_PID");
+    uint64_t every = gw_notify_watchdog_ms(getenv("WATCHDOG_USEC"), asked, getpid());
     if (every > 0)
         (void)uv_timer_start(&s->alive_timer, on_alive, every, every);
+}
+
+void gw_supervision_forget(struct gw_host *h, const char *name)
+{
+    (void)gw_notify_forget(h->supervision.notify, name, NULL);
+}
+
+bool gw_supervision_follows(const struct gw_host *h)
+{
+    const struct supervision *s = &h->supervision;
+    return s->by.name != NULL && strcmp(s->by.name, "systemd") == 0 && s->notify != NULL;
+}
+
+/* The manager keeps our listening sockets over our end, so that nobody is refused while the next host starts. A
+ * manager that keeps none drops the message. */
+static void store_listeners(struct gw_host *h)
+{
+    for (size_t i = 0; i < h->socket_count; i++) {
+        struct gw_listen_socket *s = &h->sockets[i];
+        char name[32];
+        (void)snprintf(name, sizeof name, "gwhost-%zu", i);
+        if (s->name == NULL && gw_notify_store(h->supervision.notify, name, s->fd, NULL) == 0) {
+            s->name = gw_strdup(name);
+            s->kept = true;
+        }
+    }
+}
+
+void gw_supervision_departs(struct gw_host *h, pid_t successor)
+{
+    struct supervision *s = &h->supervision;
+    struct gw_err err = {0};
+    if (s->notify == NULL)
+        return;
+    struct gw_buf b = {0};
+    gw_buf_addf(&b, "MAINPID=%d", (int)successor);
+    add_status(&b, "Handed over to the next process");
+    tell(h, &b);
+    if (gw_notify_barrier(s->notify, BARRIER_MS, &err) < 0)
+        gw_log(GW_WARN, "supervisor.unheard", json_pack("{so}", "error", gw_json_string(err.text)),
+               "the service manager may not know of the next process yet: %s", err.text);
 }
 
 void gw_supervision_close(struct gw_host *h)
@@ -105,12 +149,20 @@ void gw_supervision_ready(struct gw_host *h, const char *addresses)
 {
     if (h->supervision.notify == NULL)
         return;
+    if (h->standby.active && h->standby.channel != NULL && !h->standby.gone) {
+        h->standby.ready_due = true; // nobody listens to us before our predecessor has said who we are
+        return;
+    }
     struct gw_buf b = {0};
+    if (addresses == NULL)
+        addresses = h->socket_count > 0 ? h->sockets[0].address : "no address";
     char *status = gw_asprintf("Generation %u serves on %s", h->generation, addresses);
     gw_buf_addf(&b, "READY=1\nMAINPID=%d", (int)getpid());
     add_status(&b, status);
     free(status);
     tell(h, &b);
+    if (gw_supervision_follows(h))
+        store_listeners(h);
 }
 
 /* A host that starts, stops or has failed does not become ready by reading its policy. */

@@ -18,6 +18,7 @@ enum {
     GW_AUTHORIZATION_MS = 5000, /* an internal authorization lives this long */
     GW_DEFER_TIMEOUT_MS = 300000,
     GW_START_TIMEOUT_MS = 60000,
+    GW_HEALTH_MS = 10000,       /* a successor, to get ready and again to serve */
 };
 #define GW_NO_END INT64_MAX
 

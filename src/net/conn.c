@@ -136,8 +136,8 @@ static bool send_directly(struct gw_conn *c, struct iovec *iov, int count)
 
 void gw_conn_send(struct gw_conn *c, struct iovec *iov, int count)
 {
-    if (c->state != GW_CONN_OPEN)
-        return;
+    if (c->state != GW_CONN_OPEN || c->net->frozen)
+        return; // whoever is frozen may not be the one whose connection this is
     size_t total = 0;
     for (int i = 0; i < count; i++)
         total += iov[i].iov_len;

@@ -112,6 +112,7 @@ static void drop(struct gw_listen_socket *s)
         (void)close(s->fd);
     free(s->address);
     free(s->word);
+    free(s->name);
 }
 
 static int open_fd(int fd, const char *word, struct gw_listen_socket *ret, struct gw_err *err)
@@ -243,24 +244,125 @@ int gw_listen_open(const char *word, struct gw_listen_socket **io_sockets, size_
     return rc;
 }
 
-int gw_listen_passed(struct gw_listen_socket **io_sockets, size_t *io_count, struct gw_err *err)
+/* Whether a socket that is bound to address is what word asks for: the same words, or a host that has it. */
+static bool is_bound_to(const struct gw_listen_socket *s, const char *word)
+{
+    if (strcmp(s->address, word) == 0 || (strncmp(word, "fd:", 3) == 0 && strcmp(s->word, word) == 0))
+        return true;
+    char *host;
+    const char *port;
+    if (strncmp(word, "unix:", 5) == 0 || strncmp(word, "fd:", 3) == 0 || !split(word, &host, &port))
+        return false;
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *list = NULL;
+    struct sockaddr_storage bound = {0};
+    socklen_t len = sizeof bound;
+    bool any_port = strcmp(port, "0") == 0, found = false;
+    bool known = getsockname(s->fd, (struct sockaddr *)&bound, &len) == 0 &&
+                 getaddrinfo(strcmp(host, "*") == 0 ? NULL : host, port, &hints, &list) == 0;
+    for (struct addrinfo *ai = list; known && !found && ai != NULL; ai = ai->ai_next) {
+        if (ai->ai_family == AF_INET && bound.ss_family == AF_INET) {
+            const struct sockaddr_in *x = (const void *)ai->ai_addr, *y = (const void *)&bound;
+            found = x->sin_addr.s_addr == y->sin_addr.s_addr && (any_port || x->sin_port == y->sin_port);
+        } else if (ai->ai_family == AF_INET6 && bound.ss_family == AF_INET6) {
+            const struct sockaddr_in6 *x = (const void *)ai->ai_addr, *y = (const void *)&bound;
+            found = memcmp(&x->sin6_addr, &y->sin6_addr, sizeof x->sin6_addr) == 0 &&
+                    (any_port || x->sin6_port == y->sin6_port);
+        }
+    }
+    if (list != NULL)
+        freeaddrinfo(list);
+    free(host);
+    return found;
+}
+
+/* The nth of "a:b:c"; the caller's, NULL when there is none. */
+static char *nth_name(const char *names, int64_t n)
+{
+    for (; names != NULL && n > 0; n--) {
+        names = strchr(names, ':');
+        names = names != NULL ? names + 1 : NULL;
+    }
+    return names != NULL && *names != '\0' && *names != ':' ? gw_memdup0(names, strcspn(names, ":")) : NULL;
+}
+
+/* Which word wants s, that has none yet; word_count: none. */
+static size_t wanted_by(const struct gw_listen_socket *s, const char *const *words, size_t word_count, const bool *has)
+{
+    size_t i = 0;
+    while (i < word_count && (has[i] || !is_bound_to(s, words[i])))
+        i++;
+    return i;
+}
+
+/* Keeps s under the word that wants it; else closes it and keeps its name. */
+static void keep_or_drop(struct gw_listen_socket *s, const char *const *words, size_t word_count, bool *has,
+                         struct gw_listen_socket **io_sockets, size_t *io_count, char ***io_unwanted, size_t *io_n)
+{
+    size_t i = wanted_by(s, words, word_count, has);
+    if (i < word_count) {
+        has[i] = true;
+        free(s->word);
+        s->word = gw_strdup(words[i]);
+    }
+    if (i < word_count || word_count == 0) {
+        append(io_sockets, io_count, s);
+        return;
+    }
+    if (s->name != NULL) {
+        *io_unwanted = gw_realloc(*io_unwanted, (*io_n + 1) * sizeof **io_unwanted);
+        (*io_unwanted)[(*io_n)++] = s->name;
+        s->name = NULL;
+    }
+    drop(s);
+}
+
+int gw_listen_passed(const char *const *words, size_t word_count, struct gw_listen_socket **io_sockets,
+                     size_t *io_count, char ***ret_unwanted, size_t *ret_unwanted_count, struct gw_err *err)
 {
     const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
+    char *names = gw_strdup(getenv("LISTEN_FDNAMES"));
     int64_t n = 0, owner = 0;
     bool ours = pid != NULL && count != NULL && gw_parse_int(pid, 1, INT32_MAX, &owner) && owner == getpid() &&
                 gw_parse_int(count, 0, 1024, &n);
+    bool *has = gw_calloc(word_count + 1, sizeof *has);
+    int rc = 0;
+    *ret_unwanted = NULL;
+    *ret_unwanted_count = 0;
     (void)unsetenv("LISTEN_PID");
     (void)unsetenv("LISTEN_FDS");
     (void)unsetenv("LISTEN_FDNAMES");
-    for (int64_t i = 0; ours && i < n; i++) {
-        char word[32];
-        (void)snprintf(word, sizeof word, "fd:%d", (int)(FIRST_PASSED + i));
+    for (int64_t i = 0; rc == 0 && ours && i < n; i++) {
+        char own[32];
         struct gw_listen_socket s;
-        int rc = open_fd((int)(FIRST_PASSED + i), word, &s, err);
-        if (rc < 0)
-            return gw_err_prefix(err, "LISTEN_FDS");
-        append(io_sockets, io_count, &s);
+        (void)snprintf(own, sizeof own, "fd:%d", (int)(FIRST_PASSED + i));
+        rc = open_fd((int)(FIRST_PASSED + i), own, &s, err);
+        if (rc < 0) {
+            (void)gw_err_prefix(err, "LISTEN_FDS");
+            break;
+        }
+        s.name = nth_name(names, i);
+        s.kept = true;
+        keep_or_drop(&s, words, word_count, has, io_sockets, io_count, ret_unwanted, ret_unwanted_count);
     }
+    free(has);
+    free(names);
+    return rc;
+}
+
+int gw_listen_adopt(int fd, const char *word, const char *address, bool inherited,
+                    struct gw_listen_socket **io_sockets, size_t *io_count, struct gw_err *err)
+{
+    struct gw_listen_socket s;
+    int rc = open_fd(fd, word, &s, err);
+    if (rc == 0 && strcmp(s.address, address) != 0) {
+        rc = gw_err_set(err, -EPROTO, "the socket that was handed over for %s is bound to %s", address, s.address);
+        s.fd = -1; // the caller's still
+        drop(&s);
+    }
+    if (rc < 0)
+        return rc;
+    s.inherited = inherited;
+    append(io_sockets, io_count, &s);
     return 0;
 }
 
@@ -273,7 +375,7 @@ size_t gw_listen_close(struct gw_listen_socket *sockets, size_t count, bool all)
             sockets[left++] = *s;
             continue;
         }
-        if (!s->inherited && strncmp(s->word, "unix:", 5) == 0)
+        if (!s->inherited && !s->kept && strncmp(s->word, "unix:", 5) == 0)
             (void)unlink(s->word + 5);
         drop(s);
     }

@@ -12,7 +12,9 @@ struct gw_listen_socket {
     int fd;         /* owned, CLOEXEC, non-blocking, listening */
     char *address;  /* owned; as bound: "127.0.0.1:18789", "[::1]:80", "unix:/run/x.sock" */
     char *word;     /* owned; as given, to open it again */
+    char *name;     /* owned; of LISTEN_FDNAMES, NULL: none */
     bool inherited; /* passed to us: never closed to give up the port */
+    bool kept;      /* another process or a service manager has it too: its path stays */
     bool loopback;  /* reachable from this machine only (unix sockets too) */
 };
 
@@ -24,8 +26,15 @@ int gw_listen_check(const char *word, struct gw_err *err);
  * -EADDRINUSE and the like with the address in err. Nothing is appended on failure. */
 int gw_listen_open(const char *word, struct gw_listen_socket **io_sockets, size_t *io_count, struct gw_err *err);
 
-/* The sockets passed by LISTEN_FDS when LISTEN_PID is ours; removes both variables. Appends. */
-int gw_listen_passed(struct gw_listen_socket **io_sockets, size_t *io_count, struct gw_err *err);
+/* The sockets passed by LISTEN_FDS when LISTEN_PID is ours; removes the variables. Each word of the command line
+ * gets the one that is bound to its address; without words all are taken. What nobody wants is closed, and
+ * *ret_unwanted gets its names, for a service manager to forget: each is the caller's, the list too. Appends. */
+int gw_listen_passed(const char *const *words, size_t word_count, struct gw_listen_socket **io_sockets,
+                     size_t *io_count, char ***ret_unwanted, size_t *ret_unwanted_count, struct gw_err *err);
+
+/* Takes over a listening socket that a predecessor has handed to us. -EPROTO when it is not bound to address. */
+int gw_listen_adopt(int fd, const char *word, const char *address, bool inherited,
+                    struct gw_listen_socket **io_sockets, size_t *io_count, struct gw_err *err);
 
 /* Closes all (inherited ones too when all is true) and removes the paths of unix sockets that we bound.
  * Keeps what stays; returns how many are left. */

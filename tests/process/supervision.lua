@@ -174,6 +174,7 @@ t.test("under systemd a SIGTERM with an intent leaves, whatever the policy says,
   local spec = { wrap = AS_SYSTEMD, env = { "NOTIFY_SOCKET=" .. manager.path }, policy = POLICY:format("60000") }
   local host = t.start(spec)
   t.match(manager:next(), "^READY=1\nMAINPID=" .. host.pid .. "\n")
+  t.eq(manager:next(), "FDSTORE=1\nFDNAME=gwhost-0")
   t.eq(host:get("/v1/status").json.supervisor, "systemd")
   t.match(stop_refused(host), "%(systemd%)")
   local id = host:submit({ handler = "sleep", input = { ms = 600 } })
@@ -199,6 +200,7 @@ t.test("a SIGTERM while a host drains to leave makes a stop of it, within the st
   local manager = sink()
   local host = t.start({ wrap = AS_SYSTEMD, env = { "NOTIFY_SOCKET=" .. manager.path } })
   manager:next()
+  t.match(manager:next(), "^FDSTORE=1\n")
   local ws = t.ok(t.websocket(host))
   local id = host:submit({ handler = "sleep", input = { ms = 60000 } })
   host:until_status(id, "running")

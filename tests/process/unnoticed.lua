@@ -1,11 +1,15 @@
--- Nobody connected notices: twenty restarts under 64 keep-alive clients, 64 that connect anew for each
--- request, and 100 open WebSockets.
+-- Nobody connected notices: twenty restarts of each kind under 64 keep-alive clients, 64 that connect anew for
+-- each request, and 100 open WebSockets.
 local t = require("support.harness")
+local uv = require("luv")
 
 local RESTARTS, KEPT, ANEW, SOCKETS = 20, 64, 64, 100
 
-t.test("20 restarts: 0 refused, 0 reset, 0 short answers, 0 WebSockets dropped", function()
-  local host = t.start({ policy = "return { authorize_sigusr1 = function() return true end }" })
+--- again(host, n) restarts it for the nth time.
+local function unnoticed(mode, again)
+  local host = t.start({ args = { "--set", "mode=" .. mode },
+    policy = [[return { restart_mode = function(ctx) return ctx.vars.mode end,
+      authorize_sigusr1 = function() return true end }]] })
   local over, jobs = false, {}
   local stats = { kept = 0, anew = 0, echoes = 0, held = 0 }
   local trouble = {}
@@ -62,8 +66,7 @@ t.test("20 restarts: 0 refused, 0 reset, 0 short answers, 0 WebSockets dropped",
   local fds = host:fds()
   for i = 1, RESTARTS do
     local before = stats.kept + stats.anew + stats.echoes
-    host:signal("sigusr1")
-    t.eq(host:wait("host.ready").generation, i + 1)
+    again(host, i)
     t.until_true("traffic after restart " .. i, function()
       return stats.kept + stats.anew + stats.echoes > before + 200 or #trouble > 0
     end)
@@ -77,6 +80,43 @@ t.test("20 restarts: 0 refused, 0 reset, 0 short answers, 0 WebSockets dropped",
   t.ok(host:fds() <= fds + ANEW, "descriptors grow")
   for _, ws in ipairs(sockets) do ws:close() end
   host:stop()
+end
+
+t.test("20 restarts in place: 0 refused, 0 reset, 0 short answers, 0 WebSockets dropped", function()
+  unnoticed("in_process", function(host, i)
+    host:signal("sigusr1")
+    t.eq(host:wait("host.ready").generation, i + 1)
+  end)
+end)
+
+t.test("20 respawns, the same", function()
+  local before = {}
+  unnoticed("respawn", function(host)
+    before[host.boot_id] = host.pid
+    host:signal("sigusr1")
+    t.eq(host:wait("restart.outcome").outcome, "restarted")
+    t.eq(before[host.boot_id], nil, "the boot id of another process")
+  end)
+end)
+
+t.test("20 updates to and fro between two programs, the same", function()
+  local other = t.dir() .. "/gwhost"
+  assert(uv.fs_copyfile(t.binary, other))
+  unnoticed("respawn", function(host, i)
+    local program = i % 2 == 1 and other or t.binary
+    t.eq(host:restarted({ update = true, exec = program }).outcome, "restarted")
+    t.eq(uv.fs_readlink("/proc/" .. host.pid .. "/exe"), uv.fs_realpath(program), "the program of pid " .. host.pid)
+  end)
+end)
+
+t.test("20 times another image in the same process, the same", function()
+  unnoticed("reexec", function(host)
+    local pid, boot_id = host.pid, host.boot_id
+    host:signal("sigusr1")
+    t.eq(host:wait("restart.outcome").outcome, "restarted")
+    t.eq(host.pid, pid)
+    t.ok(host.boot_id ~= boot_id, "the same boot id")
+  end)
 end)
 
 t.main()

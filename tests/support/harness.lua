@@ -304,6 +304,27 @@ function Host:restart(match)
   return self:wait("host.ready", match)
 end
 
+--- Asks over the control socket; returns the answer's object, or nil when the host went without one.
+function Host:control(request)
+  local c = t.connect(self, "unix:" .. self.state_dir .. "/control.sock")
+  if not c then return nil end
+  request.id = 1
+  c:send(json.encode(request) .. "\n")
+  c:until_match('"id":1[,}][^\n]*\n')
+  local line = c.data:match('([^\n]*"id":1[,}][^\n]*)\n')
+  c:close()
+  return line and json.decode(line)
+end
+
+--- Asks for a restart over the control socket and waits for its outcome event.
+function Host:restarted(fields, limit_ms)
+  fields.op = "restart"
+  local answer = t.ok(self:control(fields), "no answer to the restart")
+  t.eq(answer.ok, true, json.encode(answer))
+  local id = answer.result.merged_into or answer.result.request_id
+  return self:wait("restart.outcome", function(e) return e.request_id == id end, limit_ms)
+end
+
 function Host:fds()
   local n = 0
   for _ in io.popen("ls /proc/" .. self.pid .. "/fd 2>/dev/null"):lines() do n = n + 1 end
@@ -551,7 +572,8 @@ end
 
 local function end_hosts()
   for host in pairs(running) do
-    if not host.exit then pcall(uv.kill, host.pid, "sigkill") end
+    -- A successor writes to the same log: who has it open still runs.
+    if not (host.exit and host.eof) then pcall(uv.kill, host.pid, "sigkill") end
   end
   running = {}
 end

@@ -5,6 +5,8 @@
 #include "support/tempdir.h"
 
 #include <errno.h>
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -115,9 +117,94 @@ static void sockets_for_another_process_are_not_taken(void **state)
     struct gw_err err;
     (void)setenv("LISTEN_PID", "1", 1);
     (void)setenv("LISTEN_FDS", "1", 1);
-    assert_int_equal(gw_listen_passed(&sockets, &count, &err), 0);
+    char **unwanted;
+    size_t n;
+    assert_int_equal(gw_listen_passed(NULL, 0, &sockets, &count, &unwanted, &n, &err), 0);
     assert_int_equal(count, 0);
     assert_null(getenv("LISTEN_FDS"));
+}
+
+/* Two listening sockets as a service manager passes them: 3 and 4. What is open there moves away meanwhile. */
+static void pass_two(char addresses[2][32])
+{
+    char pid[16];
+    int fds[2];
+    for (int i = 0; i < 2; i++) {
+        struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+        socklen_t len = sizeof in;
+        int fd = socket(AF_INET, SOCK_STREAM, 0);
+        assert_int_equal(bind(fd, (struct sockaddr *)&in, sizeof in), 0);
+        assert_int_equal(listen(fd, 5), 0);
+        assert_int_equal(getsockname(fd, (struct sockaddr *)&in, &len), 0);
+        (void)snprintf(addresses[i], 32, "127.0.0.1:%d", ntohs(in.sin_port));
+        fds[i] = fcntl(fd, F_DUPFD, 20);
+        (void)close(fd);
+    }
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(dup2(fds[i], 3 + i), 3 + i);
+        (void)close(fds[i]);
+    }
+    (void)snprintf(pid, sizeof pid, "%d", (int)getpid());
+    (void)setenv("LISTEN_PID", pid, 1);
+    (void)setenv("LISTEN_FDS", "2", 1);
+    (void)setenv("LISTEN_FDNAMES", "first:second", 1);
+}
+
+static void passed_sockets_go_to_the_words_that_are_bound_to_them(void **state)
+{
+    struct gw_err err;
+    char addresses[2][32], **unwanted;
+    size_t n;
+    pass_two(addresses);
+    const char *words[] = {"unix:/nowhere", addresses[1]};
+    assert_int_equal(gw_listen_passed(words, 2, &sockets, &count, &unwanted, &n, &err), 0);
+    assert_int_equal(count, 1);
+    assert_string_equal(sockets[0].address, addresses[1]);
+    assert_string_equal(sockets[0].word, addresses[1]);
+    assert_string_equal(sockets[0].name, "second");
+    assert_true(sockets[0].inherited && sockets[0].kept);
+    assert_int_equal(n, 1);
+    assert_string_equal(unwanted[0], "first");
+    free(unwanted[0]);
+    free(unwanted);
+    assert_int_equal(fcntl(3, F_GETFD), -1); // what nobody wants is closed
+    assert_int_equal(fcntl(4, F_GETFD), FD_CLOEXEC);
+}
+
+static void without_words_all_that_was_passed_is_taken(void **state)
+{
+    struct gw_err err;
+    char addresses[2][32], **unwanted;
+    size_t n;
+    pass_two(addresses);
+    assert_int_equal(gw_listen_passed(NULL, 0, &sockets, &count, &unwanted, &n, &err), 0);
+    assert_int_equal(count, 2);
+    assert_int_equal(n, 0);
+}
+
+static void port_0_and_a_name_take_what_is_bound_to_their_host(void **state)
+{
+    struct gw_err err;
+    char addresses[2][32], **unwanted;
+    size_t n;
+    pass_two(addresses);
+    const char *words[] = {"localhost:0", "127.0.0.1:0"};
+    assert_int_equal(gw_listen_passed(words, 2, &sockets, &count, &unwanted, &n, &err), 0);
+    assert_int_equal(count, 2);
+    assert_string_equal(sockets[1].word, "127.0.0.1:0");
+}
+
+static void a_socket_that_was_handed_over_is_where_it_is_said_to_be(void **state)
+{
+    struct gw_err err = {0};
+    char addresses[2][32];
+    pass_two(addresses);
+    assert_int_equal(gw_listen_adopt(3, "w", addresses[1], false, &sockets, &count, &err), -EPROTO);
+    assert_non_null(strstr(err.text, addresses[0]));
+    assert_int_equal(count, 0);
+    assert_int_equal(gw_listen_adopt(3, "w", addresses[0], false, &sockets, &count, &err), 0);
+    assert_false(sockets[0].inherited);
+    (void)close(4);
 }
 
 int main(void)
@@ -128,6 +215,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_wildcard_is_not_loopback, setup, teardown),
         cmocka_unit_test_setup_teardown(a_stale_unix_socket_is_replaced_and_a_live_one_is_not, setup, teardown),
         cmocka_unit_test_setup_teardown(a_passed_descriptor_must_be_a_listening_socket, setup, teardown),
+        cmocka_unit_test_setup_teardown(passed_sockets_go_to_the_words_that_are_bound_to_them, setup, teardown),
+        cmocka_unit_test_setup_teardown(without_words_all_that_was_passed_is_taken, setup, teardown),
+        cmocka_unit_test_setup_teardown(port_0_and_a_name_take_what_is_bound_to_their_host, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_socket_that_was_handed_over_is_where_it_is_said_to_be, setup, teardown),
         cmocka_unit_test_setup_teardown(sockets_for_another_process_are_not_taken, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,27 @@
+/* handover.h - the letters between a host and its successor: what they say, written and read.
+ *
+ * succession.c sends them from the old side, standby.c from the new one, reexec.c through a file. */
+#pragma once
+
+#include "host/inside.h"
+
+#include "loop/channel.h"
+
+/* The contract between a host and its successor, as `gwhost --version` prints it. */
+enum { GW_CONTRACT = 1 };
+
+struct gw_fd_list {
+    int fds[GW_LETTER_FDS]; /* borrowed */
+    size_t count;
+};
+
+json_t *gw_handover_hello(struct gw_host *h, const char *boot_id, struct gw_fd_list *fds);
+json_t *gw_handover_go(struct gw_host *h);
+json_t *gw_handover_ready(struct gw_host *h);
+json_t *gw_handover_listeners(const struct gw_host *h);
+/* Whether the successor is who and where it was told to be. */
+int gw_handover_check_ready(struct gw_host *h, const char *boot_id, const json_t *ready, struct gw_err *err);
+
+/* Each descriptor that was taken over is -1 after it. */
+int gw_handover_take_hello(struct gw_host *h, const json_t *hello, int *fds, size_t fd_count, struct gw_err *err);
+void gw_handover_take_go(struct gw_host *h, const json_t *go);

@@ -1,0 +1,179 @@
+/* prepare.c - a restart is accepted: sources are read, the mode is asked for, what it needs is proved. Nothing is
+ * torn down here, so whatever fails changes nothing. */
+#include "host/inside.h"
+
+#include <string.h>
+
+void gw_prepare_refuse(struct gw_host *h)
+{
+    const struct gw_restart *r = gw_sched_current(h->sched);
+    gw_watchdog_arm(h, UINT64_MAX, "running", "gateway.stop_shutdown_timeout");
+    if (r == NULL) { // it has expired
+        gw_restarts_look(h);
+        return;
+    }
+    gw_log(GW_ERROR, "restart.refused",
+           json_pack("{ssso}", "request_id", r->id, "why", gw_json_string(h->prepare_err.text)),
+           "the new sources cannot be used; generation %u serves on. Mend the file and ask again", h->generation);
+    // Who sends SIGTERM expects an end: it does not get a host that serves on.
+    bool by_term = strcmp(r->signal, "SIGTERM") == 0;
+    gw_restarts_end(h, "refused", h->prepare_err.text);
+    if (by_term) {
+        h->stop_by_signal = true;
+        gw_host_post_stop(h);
+    } else {
+        gw_restarts_look(h);
+    }
+}
+
+void gw_prepare_roll_back(struct gw_host *h)
+{
+    const struct gw_err *why = &h->succession.lost;
+    gw_watchdog_arm(h, UINT64_MAX, "running", "gateway.stop_shutdown_timeout");
+    gw_log(GW_ERROR, "update.rolled_back", json_pack("{so}", "error", gw_json_string(why->text)),
+           "nothing was torn down, generation %u serves on: %s", h->generation, why->text);
+    gw_restarts_end(h, "rolled_back", why->text);
+    gw_restarts_look(h);
+}
+
+/* Why another process cannot be started here; NULL: it can. */
+static const char *never_respawns(struct gw_host *h, enum gw_mode mode)
+{
+    if (gw_facts_no_respawn())
+        return "GWHOST_NO_RESPAWN is set";
+    return mode == GW_MODE_RESPAWN && h->lock == NULL ? "the lock is not held" : NULL;
+}
+
+/* What is carried out of what was decided, here. */
+static enum gw_mode carried_out(struct gw_host *h, enum gw_mode mode)
+{
+    const char *by = gw_supervision_by(h), *why = NULL;
+    enum gw_mode other = mode;
+    if (mode == GW_MODE_SUPERVISED && by == NULL)
+        gw_log(GW_WARN, "restart.unsupervised", NULL,
+               "the mode is 'supervised', but no supervisor was found: this process ends, and who starts it again?");
+    if (mode == GW_MODE_IN_PROCESS || mode == GW_MODE_SUPERVISED)
+        return mode;
+    why = never_respawns(h, mode);
+    if (why != NULL) {
+        other = GW_MODE_IN_PROCESS;
+    } else if (mode == GW_MODE_RESPAWN && (h->supervision.by.pid1 || (by != NULL && !gw_supervision_follows(h)))) {
+        other = GW_MODE_REEXEC;
+        why = h->supervision.by.pid1 ? "pid 1 cannot leave" : "the supervisor watches this pid";
+    }
+    if (other != mode)
+        gw_log(GW_WARN, "restart.mode_changed", json_pack("{ssssss}", "asked", gw_mode_name(mode), "mode", gw_mode_name(other), "why", why),
+               "'%s' becomes '%s': %s", gw_mode_name(mode), gw_mode_name(other), why);
+    return other;
+}
+
+struct gw_mode_answer gw_prepare_mode(struct gw_host *h, const struct gw_restart *r, char *ret_why, size_t size)
+{
+    struct gw_mode_answer answer = {.mode = GW_MODE_IN_PROCESS, .health_timeout_ms = -1, .exit_delay_ms = -1};
+    struct gw_decision d;
+    json_t *facts = gw_facts(h, "restart", r, NULL);
+    if (r != NULL && r->force) { // no hook is asked
+        struct gw_policy *builtin = gw_policy_builtin();
+        gw_policy_restart_mode(builtin, facts, &answer, &d);
+        (void)gw_policy_free(builtin);
+        json_decref(facts);
+        (void)snprintf(ret_why, size, "force asks no hook; %s", d.why);
+        return answer;
+    }
+    gw_policy_restart_mode(h->policy, facts, &answer, &d);
+    json_decref(facts);
+    gw_facts_decided(h, &d);
+    (void)snprintf(ret_why, size, "%s", d.why);
+    return answer;
+}
+
+/* A policy that would not load at the switch is better known now, while nothing has been torn down. */
+static void try_policy(struct gw_host *h)
+{
+    struct gw_policy *trial = NULL;
+    struct gw_err err = {0};
+    if (gw_policy_load(h->options.policy, h->options.lua_dir, &trial, &err) < 0)
+        gw_log(GW_WARN, "policy.rejected",
+               json_pack("{soso}", "path", gw_json_string(h->options.policy), "error", gw_json_string(err.text)),
+               "the new policy cannot be used; unless it is mended before the switch, the old one stays in force");
+    (void)gw_policy_free(trial);
+}
+
+/* Asks how to come back and begins what that needs. True when nothing has to be proved first. */
+static bool choose_mode(struct gw_host *h, const struct gw_restart *r)
+{
+    char why[256];
+    struct gw_mode_answer answer = gw_prepare_mode(h, r, why, sizeof why);
+    enum gw_mode mode = answer.mode;
+    if (mode != GW_MODE_SUPERVISED && gw_supervision_by(h) != NULL && strcmp(r->signal, "SIGTERM") == 0) {
+        mode = GW_MODE_SUPERVISED;
+        (void)snprintf(why, sizeof why, "a SIGTERM under a supervisor (%s) means that the process ends",
+                       gw_supervision_by(h));
+    }
+    h->mode = carried_out(h, mode);
+    gw_sched_set_mode(h->sched, gw_mode_name(h->mode));
+    gw_log(GW_INFO, "restart.mode", json_pack("{ssso}", "mode", gw_mode_name(h->mode), "why", gw_json_string(why)),
+           "comes back %s: %s", gw_mode_name(h->mode), why);
+    gw_update_accepted(h, r);
+    if (h->mode == GW_MODE_SUPERVISED)
+        gw_supervision_leaves(h, answer.exit_delay_ms);
+    else
+        gw_supervision_stays(h);
+    if (h->mode != GW_MODE_RESPAWN && h->mode != GW_MODE_REEXEC)
+        return true;
+    const char *program = !r->update ? "/proc/self/exe"
+                          : r->exec[0] != '\0' ? r->exec
+                          : answer.exec[0] != '\0' ? answer.exec
+                                                   : h->options.program;
+    int64_t health = answer.health_timeout_ms > 0 ? answer.health_timeout_ms : GW_HEALTH_MS;
+    gw_watchdog_arm(h, gw_now_ms() + (uint64_t)health + GW_FORCED_EXIT_MS, "preparing",
+                    "gateway.restart_shutdown_timeout");
+    gw_succession_prove(h, program, r->update, health);
+    return false;
+}
+
+void gw_prepare_stay(struct gw_host *h, const char *why)
+{
+    h->mode = GW_MODE_IN_PROCESS;
+    gw_sched_set_mode(h->sched, gw_mode_name(h->mode));
+    gw_log(GW_WARN, "restart.mode", json_pack("{ssss}", "mode", "in_process", "why", why),
+           "comes back in this process: %s", why);
+}
+
+/* Everything is known and proved: the drain may begin. */
+void gw_prepare_done(struct gw_host *h)
+{
+    h->drain.accepted_ms = gw_now_ms();
+    gw_drain_ask(h, false);
+    gw_host_post(h, h->mode == GW_MODE_SUPERVISED ? GW_EV_LEAVE : GW_EV_PREPARED);
+}
+
+/* Another mode may answer an update; what was proved for the old one is ended. */
+void gw_prepare_upgrade(struct gw_host *h)
+{
+    const struct gw_restart *r = gw_sched_current(h->sched);
+    if (r == NULL || (h->state != GW_PREPARING && h->state != GW_DRAINING))
+        return;
+    gw_succession_end(h);
+    if (!choose_mode(h, r))
+        return;
+    if (h->state == GW_PREPARING)
+        gw_prepare_done(h);
+    else if (h->mode == GW_MODE_SUPERVISED)
+        gw_host_post(h, GW_EV_LEAVE);
+}
+
+void gw_prepare_restart(struct gw_host *h)
+{
+    h->drain = (struct drain){.timer = h->drain.timer, .report = h->drain.report};
+    h->drain.accepted_ms = gw_now_ms();
+    h->prepare_err = (struct gw_err){0};
+    const struct gw_restart *r = gw_restarts_accept(h);
+    if (r == NULL || gw_host_prepare_app(h, &h->prepare_err) < 0) {
+        gw_host_post(h, GW_EV_PREPARE_FAILED);
+        return;
+    }
+    try_policy(h);
+    if (choose_mode(h, r))
+        gw_prepare_done(h);
+}

@@ -1,0 +1,147 @@
+/* reexec.c - the same pid, another image.
+ *
+ * What a successor would be told in letters is written to a file in memory; the descriptors stay where they are
+ * and the letters name their numbers. The image that we come from is kept open too: one that cannot start goes
+ * back to it, once, with the same file. */
+#include "host/handover.h"
+
+#include "base/packet.h"
+#include "base/sha.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+struct estate {
+    struct gw_buf bytes;
+    int *fds; /* owned; all that must live on */
+    size_t count;
+};
+
+static void add(struct estate *e, const char *type, json_t *head, const void *blob, size_t n, const int *fds, size_t count)
+{
+    json_t *numbers = json_array();
+    e->fds = gw_realloc(e->fds, (e->count + count + 1) * sizeof *e->fds);
+    for (size_t i = 0; i < count; i++) {
+        (void)json_array_append_new(numbers, json_integer(fds[i]));
+        e->fds[e->count++] = fds[i];
+    }
+    gw_json_set(head, "type", json_string(type));
+    gw_json_set(head, "numbers", numbers);
+    gw_packet_add(&e->bytes, head, blob, n);
+    json_decref(head);
+}
+
+static void collect(struct gw_host *h, int origin_fd, struct estate *e)
+{
+    char boot_id[33];
+    struct gw_fd_list fds = {.count = 0};
+    gw_random_hex(16, boot_id);
+    json_t *hello = gw_handover_hello(h, boot_id, &fds);
+    add(e, "hello", hello, NULL, 0, fds.fds, fds.count);
+    json_t *go = gw_handover_go(h);
+    gw_json_set(go, "health_ms", json_integer(h->succession.health_ms));
+    add(e, "go", go, NULL, 0, &origin_fd, 1);
+    uint64_t after = 0;
+    struct gw_net_batch batch;
+    while (gw_net_describe(h->net, &after, &batch)) {
+        add(e, "connections", json_incref(batch.head), batch.blob.data, batch.blob.len, batch.fds, batch.fd_count);
+        gw_net_batch_fini(&batch);
+    }
+    int control = gw_control_fd(h);
+    json_t *last = json_pack("{sb}", "last", 1);
+    add(e, "connections", last, NULL, 0, &control, control >= 0 ? 1 : 0);
+}
+
+static void keep_open(const int *fds, size_t count, bool keep)
+{
+    for (size_t i = 0; i < count; i++)
+        (void)fcntl(fds[i], F_SETFD, keep ? 0 : FD_CLOEXEC);
+}
+
+static char **with_variable(const char *name, int value)
+{
+    size_t n = 0, name_len = strlen(name);
+    while (environ[n] != NULL)
+        n++;
+    char **env = gw_calloc(n + 2, sizeof *env);
+    size_t out = 0;
+    for (size_t i = 0; i < n; i++)
+        if (strncmp(environ[i], name, name_len) != 0 || environ[i][name_len] != '=')
+            env[out++] = environ[i];
+    env[out] = gw_asprintf("%s=%d", name, value);
+    return env;
+}
+
+/* Becomes the image in fd (path NULL) or at path; returns only if that failed. */
+static int become(int fd, const char *path, char *const *argv, int memory)
+{
+    char **env = with_variable("GWHOST_HANDOVER", memory);
+    if (path != NULL)
+        (void)execve(path, argv, env);
+    else
+        (void)execveat(fd, "", argv, env, AT_EMPTY_PATH);
+    int code = -errno;
+    char **last = env;
+    while (last[1] != NULL)
+        last++;
+    free(*last);
+    free(env);
+    return code;
+}
+
+int gw_reexec(struct gw_host *h, const char *path, struct gw_err *err)
+{
+    struct estate e = {{0}, NULL, 0};
+    int origin = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    int memory = memfd_create("gwhost-handover", MFD_CLOEXEC);
+    if (origin < 0 || memory < 0) {
+        int code = -errno;
+        if (origin >= 0)
+            (void)close(origin);
+        if (memory >= 0)
+            (void)close(memory);
+        return gw_err_set(err, code, "cannot keep this image at hand: %s", gw_strerror(code));
+    }
+    gw_control_pause(h, true);
+    gw_net_freeze(h->net);
+    collect(h, origin, &e);
+    int rc = 0;
+    for (size_t sent = 0; rc == 0 && sent < e.bytes.len;) {
+        ssize_t n = write(memory, e.bytes.data + sent, e.bytes.len - sent);
+        rc = n < 0 && errno != EINTR ? -errno : 0;
+        sent += n > 0 ? (size_t)n : 0;
+    }
+    if (rc == 0) {
+        gw_log(GW_INFO, "reexec", json_pack("{so}", "program", gw_json_string(path)),
+               "pid %d becomes the image %s", (int)getpid(), path);
+        keep_open(e.fds, e.count, true);
+        keep_open(&memory, 1, true);
+        rc = become(-1, path, h->options.argv, memory);
+        keep_open(e.fds, e.count, false);
+    }
+    (void)close(memory);
+    (void)close(origin);
+    gw_buf_fini(&e.bytes);
+    free(e.fds);
+    return gw_err_set(err, rc, "cannot become '%s': %s", path, gw_strerror(rc));
+}
+
+void gw_reexec_back(struct gw_host *h, const char *why)
+{
+    struct standby *s = &h->standby;
+    if (s->origin_fd < 0)
+        return;
+    gw_log(GW_ERROR, "respawn.failed", json_pack("{so}", "error", gw_json_string(why)),
+           "this image cannot start; pid %d goes back to the one that it came from", (int)getpid());
+    keep_open(s->kept_fds, s->kept_count, true);
+    keep_open(&s->memory_fd, 1, true);
+    (void)lseek(s->memory_fd, 0, SEEK_SET);
+    (void)setenv("GWHOST_WENT_BACK", why, 1);
+    int rc = become(s->origin_fd, NULL, h->options.argv, s->memory_fd);
+    gw_log(GW_ERROR, "respawn.failed", json_pack("{ss}", "error", gw_strerror(rc)),
+           "there is no way back; this process ends");
+}

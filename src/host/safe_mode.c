@@ -1,0 +1,47 @@
+/* safe_mode.c - the crash loop breaker: three boots in five minutes that ended uncleanly, and the next one
+ * starts with the built-in policy and gives work that may have killed the host no further attempt.
+ *
+ * Boots are recorded in a file of their own: it can be read when the store is what kills us. */
+#include "host/inside.h"
+
+#include "os/boots.h"
+
+#include <errno.h>
+
+enum { LOOP_BOOTS = 3, LOOP_MS = 300000 };
+
+void gw_safe_mode_begin(struct gw_host *h, const char *predecessor)
+{
+    struct gw_err err = {0};
+    unsigned unclean = 0;
+    if (gw_boots_begin(h->dir_fd, h->boot_id, predecessor, gw_wall_ms(), LOOP_MS, &unclean, &err) < 0)
+        gw_log(GW_WARN, "boots.failed", json_pack("{so}", "error", gw_json_string(err.text)),
+               "the record of boots: %s", err.text);
+    h->boot_recorded = true;
+    if (unclean < LOOP_BOOTS || predecessor != NULL)
+        return;
+    h->safe_mode = true;
+    (void)gw_policy_free(h->policy);
+    h->policy = gw_policy_builtin();
+    gw_err_set(&err, -ELOOP, "%u boots ended uncleanly within %d minutes", unclean, LOOP_MS / 60000);
+    gw_log(GW_ERROR, "safe_mode.entered", json_pack("{si}", "unclean_boots", (int)unclean),
+           "%s: safe mode, with the built-in policy; work that ran when a boot died is not tried again. Look at the "
+           "bundles (gwhost bundle list), mend the cause, then run 'gwhost restart' to leave it", err.text);
+    gw_bundle_write(h, "gateway.crash_loop", &err);
+}
+
+/* A restart that was carried out well leaves it. */
+void gw_safe_mode_leave(struct gw_host *h)
+{
+    if (!h->safe_mode)
+        return;
+    h->safe_mode = false;
+    (void)gw_boots_forgive(h->dir_fd, NULL);
+    gw_log(GW_INFO, "safe_mode.left", NULL, "a clean restart has left safe mode");
+}
+
+void gw_safe_mode_end(struct gw_host *h)
+{
+    if (h->boot_recorded && h->lock != NULL && !h->departed)
+        (void)gw_boots_end(h->dir_fd, h->boot_id, h->exit_code == GW_EXIT_OK, gw_wall_ms(), NULL);
+}

@@ -1,0 +1,289 @@
+/* standby.c - this process comes after another one, which proves it first.
+ *
+ * Until it is told to go it reads and writes nothing but its letters: no migration, no recovery, no socket of
+ * its own. It has the lock and the listening sockets from the first letter on, like its predecessor; it touches
+ * a connection only after that one has acknowledged that it serves, or has ended. In the image that follows
+ * another in the same pid the letters come from a file, and there is nobody to wait for. */
+#include "host/handover.h"
+
+#include "base/packet.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { HELLO_MS = 5000, LAST_WORD_MS = 1000 };
+
+/* Says why over the channel, once; the image before ours is gone back to. */
+void gw_standby_fail(struct gw_host *h, const char *why)
+{
+    struct standby *s = &h->standby;
+    if (s->channel != NULL && !s->gone && !s->failed) {
+        s->failed = true;
+        gw_channel_send(s->channel, "fail", json_pack("{so}", "error", gw_json_string(why)), NULL, 0, NULL, 0);
+        while (!gw_channel_quiet(s->channel) && gw_channel_wait(s->channel, LAST_WORD_MS))
+            ;
+    }
+    gw_reexec_back(h, why);
+}
+
+// ---- letters ----
+
+static void take_connections(struct gw_host *h, struct gw_letter *letter)
+{
+    struct standby *s = &h->standby;
+    struct gw_err err = {0};
+    if (!json_is_true(json_object_get(letter->head, "last"))) {
+        int rc = gw_net_adopt(h->net, letter->head, letter->blob, letter->blob_bytes, letter->fds, letter->fd_count, &err);
+        for (size_t i = 0; i < letter->fd_count; i++)
+            letter->fds[i] = -1;
+        if (rc < 0) {
+            gw_err_set(&h->start_err, rc, "the connections could not be taken over: %s", err.text);
+            gw_standby_fail(h, h->start_err.text);
+            gw_host_post(h, GW_EV_START_FAILED);
+        }
+        return;
+    }
+    if (letter->fd_count == 1) {
+        s->control_fd = letter->fds[0];
+        letter->fds[0] = -1;
+    }
+    if (json_is_object(json_object_get(letter->head, "scheduler")))
+        gw_sched_unpack(h->sched, json_object_get(letter->head, "scheduler"));
+    s->complete = true;
+    if (s->channel != NULL)
+        gw_channel_send(s->channel, "serving", json_pack("{ss}", "boot_id", h->boot_id), NULL, 0, NULL, 0);
+}
+
+static void take(struct gw_host *h, struct gw_letter *letter)
+{
+    struct standby *s = &h->standby;
+    struct gw_err err = {0};
+    if (strcmp(letter->type, "hello") == 0 && !s->met) {
+        s->met = true;
+        if (gw_handover_take_hello(h, letter->head, letter->fds, letter->fd_count, &err) < 0)
+            s->met_err = err;
+    } else if (strcmp(letter->type, "go") == 0 && h->state == GW_STANDING_BY && s->go == NULL) {
+        s->go = json_incref(letter->head);
+        gw_host_post(h, GW_EV_GO);
+    } else if (strcmp(letter->type, "connections") == 0 && s->go != NULL && !s->complete) {
+        take_connections(h, letter);
+    } else {
+        gw_err_set(&h->start_err, -EPROTO, "the predecessor says '%.40s', which is not expected now", letter->type);
+        gw_standby_fail(h, h->start_err.text);
+        gw_host_post(h, GW_EV_START_FAILED);
+    }
+}
+
+static void received(void *ud, struct gw_letter *letter)
+{
+    take(ud, letter);
+}
+
+static void acknowledged(void *ud)
+{
+    struct gw_host *h = ud;
+    if (!h->standby.complete || h->standby.serving)
+        return;
+    h->standby.serving = true;
+    gw_host_post(h, GW_EV_ARRIVED);
+}
+
+/* The predecessor is gone. If it was told that we serve, that is how it should be. */
+static void ended(void *ud, const struct gw_err *why)
+{
+    struct gw_host *h = ud;
+    struct standby *s = &h->standby;
+    s->gone = true;
+    if (s->failed)
+        return;
+    if (h->state == GW_ARRIVING && !s->serving) {
+        s->serving = true;
+        gw_host_post(h, GW_EV_ARRIVED);
+    } else if (h->state == GW_STANDING_BY && s->told && s->go == NULL) {
+        if (s->trial || gw_supervision_by(h) != NULL) {
+            gw_log(GW_ERROR, "standby.orphaned", NULL, "the predecessor has died; the supervisor starts the next host");
+            gw_host_post(h, GW_EV_START_FAILED);
+        } else {
+            gw_log(GW_WARN, "standby.orphaned", NULL, "the predecessor has died; this process takes over as after a crash");
+            gw_host_post(h, GW_EV_GO);
+        }
+    } else if (s->ready_due) {
+        s->ready_due = false;
+        gw_supervision_ready(h, NULL);
+    }
+}
+
+// ---- the letters of an image before ours ----
+
+static int next_packet(struct standby *s, struct gw_packet *ret, struct gw_err *err)
+{
+    long n = gw_packet_read(s->memory.data + s->memory_at, s->memory.len - s->memory_at, ret, err);
+    if (n > 0)
+        s->memory_at += (size_t)n;
+    return n > 0 ? 1 : (int)n;
+}
+
+/* Gives out the next letter of the file. False when there is none, or it is damaged. */
+static bool take_from_file(struct gw_host *h)
+{
+    struct standby *s = &h->standby;
+    struct gw_packet packet;
+    struct gw_letter letter = {.fd_count = 0};
+    if (next_packet(s, &packet, NULL) <= 0)
+        return false;
+    const json_t *numbers = json_object_get(packet.head, "numbers");
+    letter.type = json_string_value(json_object_get(packet.head, "type"));
+    letter.head = packet.head;
+    letter.blob = packet.blob;
+    letter.blob_bytes = packet.blob_bytes;
+    for (size_t i = 0; i < json_array_size(numbers) && i < GW_LETTER_FDS; i++) {
+        int fd = (int)json_integer_value(json_array_get(numbers, i));
+        (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+        s->kept_fds = gw_realloc(s->kept_fds, (s->kept_count + 1) * sizeof *s->kept_fds);
+        s->kept_fds[s->kept_count++] = letter.fds[letter.fd_count++] = fd;
+    }
+    if (strcmp(letter.type, "go") == 0 && letter.fd_count == 1) {
+        if (s->went_back == NULL)
+            s->origin_fd = letter.fds[0];
+        else
+            (void)close(letter.fds[0]);
+        letter.fd_count = 0;
+    }
+    take(h, &letter);
+    json_decref(packet.head);
+    return true;
+}
+
+static int read_file(struct standby *s, struct gw_err *err)
+{
+    char chunk[65536];
+    for (ssize_t n; (n = pread(s->memory_fd, chunk, sizeof chunk, (off_t)s->memory.len)) != 0;) {
+        if (n < 0)
+            return gw_err_set(err, -errno, "cannot read what the image before left: %s", gw_strerror(errno));
+        gw_buf_add(&s->memory, chunk, (size_t)n);
+    }
+    return s->memory.len > 0 ? 0 : gw_err_set(err, -EPROTO, "the image before left nothing");
+}
+
+// ---- the way ----
+
+int gw_standby_meet(struct gw_host *h, struct gw_err *err)
+{
+    static const struct gw_channel_ops ops = {.received = received, .acknowledged = acknowledged, .ended = ended};
+    struct standby *s = &h->standby;
+    struct stat st;
+    int fd = h->options.handover_fd;
+    const char *back = getenv("GWHOST_WENT_BACK");
+    s->active = true;
+    s->origin_fd = s->control_fd = s->memory_fd = -1;
+    s->went_back = gw_strdup(back);
+    (void)unsetenv("GWHOST_WENT_BACK");
+    h->state = GW_STANDING_BY;
+    if (fstat(fd, &st) < 0)
+        return gw_err_set(err, -EBADF, "GWHOST_HANDOVER names no open descriptor; it is not for people to set");
+    if (S_ISREG(st.st_mode)) {
+        s->memory_fd = fd;
+        if (read_file(s, err) < 0)
+            return err->code;
+        (void)take_from_file(h);
+    } else {
+        if (gw_channel_open(&h->loop, fd, &ops, h, &s->channel, err) < 0)
+            return err->code;
+        (void)gw_channel_wait(s->channel, HELLO_MS);
+    }
+    if (s->met_err.code < 0)
+        return gw_err_set(err, s->met_err.code, "%s", s->met_err.text);
+    return s->met ? 0 : gw_err_set(err, -EPROTO, "nobody says hello on GWHOST_HANDOVER; it is not for people to set");
+}
+
+int gw_standby_get_ready(struct gw_host *h, struct gw_err *err)
+{
+    struct standby *s = &h->standby;
+    int rc = gw_lock_adopt(h->dir_fd, h->options.state_dir, s->lock_fds, s->lock_fd_count, &h->lock, err);
+    if (rc < 0)
+        return rc;
+    rc = gw_boot_serve(h, err);
+    if (rc == 0)
+        rc = gw_host_prepare_app(h, err);
+    if (rc < 0)
+        return rc;
+    gw_watchdog_arm(h, UINT64_MAX, "standing_by", "gateway.stop_shutdown_timeout");
+    s->told = true;
+    if (s->channel != NULL)
+        gw_channel_send(s->channel, "ready", gw_handover_ready(h), NULL, 0, NULL, 0);
+    else if (!take_from_file(h) || s->go == NULL)
+        return gw_err_set(err, -EPROTO, "what the image before left is damaged");
+    return 0;
+}
+
+void gw_standby_take_over(struct gw_host *h)
+{
+    struct standby *s = &h->standby;
+    struct gw_err err = {0};
+    if (s->go != NULL)
+        gw_handover_take_go(h, s->go);
+    gw_log(GW_INFO, "lock.acquired", json_pack("{so}", "path", gw_json_string(h->options.state_dir)),
+           "this host owns the state directory now, after its predecessor");
+    if (gw_boot_own(h, s->predecessor, &err) < 0) {
+        h->start_err = err;
+        gw_standby_fail(h, err.text);
+        gw_host_post(h, GW_EV_START_FAILED);
+        return;
+    }
+    (void)gw_host_reload_policy(h, "successor", NULL);
+    while (s->memory_fd >= 0 && !s->complete && take_from_file(h))
+        ;
+    gw_effects_run(h, GW_FX_START);
+    // An image that does not start in time goes back, as a process that does not is ended.
+    int64_t health = json_integer_value(json_object_get(s->go, "health_ms"));
+    if (s->memory_fd >= 0 && s->origin_fd >= 0 && health > 0)
+        gw_effects_start_limit(h, (uint64_t)health);
+}
+
+void gw_standby_say_started(struct gw_host *h)
+{
+    struct standby *s = &h->standby;
+    if (s->channel == NULL || s->gone) {
+        s->serving = true;
+        gw_host_post(h, GW_EV_ARRIVED);
+    } else {
+        gw_channel_send(s->channel, "started", json_object(), NULL, 0, NULL, 0);
+    }
+}
+
+/* The connections are ours, and so is the control socket. */
+void gw_standby_arrive(struct gw_host *h)
+{
+    struct standby *s = &h->standby;
+    struct gw_err err = {0};
+    if (!s->active || s->arrived)
+        return;
+    s->arrived = true;
+    if (gw_control_open(h, s->control_fd, &err) < 0)
+        gw_log(GW_ERROR, "control.failed", json_pack("{so}", "error", gw_json_string(err.text)),
+               "the control socket cannot be served: %s; signals and HTTP work", err.text);
+    s->control_fd = -1;
+    gw_net_thaw(h->net);
+    if (s->origin_fd >= 0)
+        (void)close(s->origin_fd);
+    if (s->memory_fd >= 0)
+        (void)close(s->memory_fd);
+    s->origin_fd = s->memory_fd = -1;
+    gw_buf_fini(&s->memory);
+    free(s->kept_fds);
+    s->kept_fds = NULL;
+    s->kept_count = 0;
+}
+
+void gw_standby_close(struct gw_host *h)
+{
+    struct standby *s = &h->standby;
+    s->channel = gw_channel_close(s->channel);
+    json_decref(s->go);
+    free(s->went_back);
+    gw_buf_fini(&s->memory);
+    free(s->kept_fds);
+}

@@ -1,0 +1,327 @@
+/* succession.c - another process comes after this one: started, proved, told to go on, given the connections.
+ *
+ * The order, and who may touch what when:
+ *   checking  an update's file says its version
+ *   proving   it has the lock and the listeners, reads policy and application, and says ready; nothing is torn
+ *             down here before that
+ *   ready     it waits while this host drains and closes its application
+ *   starting  told to go: the store is its own, its application starts; requests that arrive are held here
+ *   passing   connections travel, frozen on both sides
+ *   served    it serves. From here on this process only ends
+ * Whatever goes wrong before `served` ends it, and this host goes on. */
+#include "host/handover.h"
+
+#include "base/sha.h"
+#include "loop/child.h"
+#include "os/successor.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { KEEP_BYTES = 4096, REAP_STEP_MS = 1, REAP_MS = 2000 };
+
+static void fail(struct gw_host *h, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+// ---- its end ----
+
+/* Kills and reaps it. What it had done by itself before is told in words. */
+static void reap(struct succession *s, char *words, size_t size)
+{
+    int status = 0;
+    words[0] = '\0';
+    if (s->pid <= 0)
+        return;
+    (void)kill(-s->pid, SIGKILL); // its session: what its main chunk may have started, too
+    (void)kill(s->pid, SIGKILL);
+    pid_t got = 0;
+    for (int waited = 0; (got = waitpid(s->pid, &status, WNOHANG)) == 0 && waited < REAP_MS; waited += REAP_STEP_MS) {
+        struct timespec step = {.tv_nsec = REAP_STEP_MS * 1000000};
+        (void)nanosleep(&step, NULL);
+    }
+    if (got == s->pid && WIFEXITED(status))
+        (void)snprintf(words, size, " (it exited with %d)", WEXITSTATUS(status));
+    else if (got == s->pid && WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
+        (void)snprintf(words, size, " (signal %d ended it)", WTERMSIG(status));
+    s->pid = 0;
+}
+
+void gw_succession_end(struct gw_host *h)
+{
+    struct succession *s = &h->succession;
+    char words[64];
+    (void)uv_timer_stop(&s->timer);
+    if (s->check != NULL)
+        gw_child_abandon(s->check);
+    s->check = NULL;
+    // Ended before it can see that we have gone: it would take over.
+    if (s->stage != GW_SUCC_SERVED)
+        reap(s, words, sizeof words);
+    s->channel = gw_channel_close(s->channel);
+    s->stage = GW_SUCC_NONE;
+    s->switch_waits = false;
+}
+
+void gw_succession_stop(struct gw_host *h)
+{
+    // It is the host now: who asked for a stop asked for its stop.
+    if (h->succession.stage == GW_SUCC_SERVED && h->succession.pid > 0)
+        (void)kill(h->succession.pid, SIGTERM);
+    gw_succession_end(h);
+}
+
+/* It has failed, in whatever stage: it ends, and the restart goes on without it or comes to nothing. */
+static void fail(struct gw_host *h, int code, const char *fmt, ...)
+{
+    struct succession *s = &h->succession;
+    if (s->stage == GW_SUCC_NONE || s->stage == GW_SUCC_SERVED)
+        return;
+    char text[200], words[64] = "";
+    va_list ap;
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    bool waits = s->switch_waits;
+    reap(s, words, sizeof words);
+    gw_succession_end(h);
+    (void)gw_err_set(&s->lost, code, "%s%s", text, words);
+    gw_log(GW_ERROR, "respawn.failed", json_pack("{so}", "error", gw_json_string(s->lost.text)),
+           "the next process is ended: %s", s->lost.text);
+    gw_bundle_write(h, "gateway.restart_respawn_failed", &s->lost);
+    gw_update_failed(h, &s->lost);
+    if (h->state == GW_PREPARING && s->update) {
+        gw_host_post(h, GW_EV_ROLLED_BACK);
+        return;
+    }
+    if (h->state == GW_PREPARING || h->state == GW_DRAINING || h->state == GW_RESTARTING ||
+        h->state == GW_SWITCHING || h->state == GW_HANDING_OVER)
+        gw_prepare_stay(h, "the next process could not take over");
+    if (h->state == GW_PREPARING)
+        gw_prepare_done(h);
+    else if (h->state == GW_HANDING_OVER)
+        gw_host_post(h, GW_EV_SUCCESSOR_LOST);
+    else if (h->state == GW_SWITCHING && waits)
+        gw_host_post(h, GW_EV_STAY);
+}
+
+static void on_late(uv_timer_t *timer)
+{
+    struct gw_host *h = timer->data;
+    static const char *const doing[] = {"",       "say its version", "get ready", "",
+                                        "start", "take the connections", ""};
+    fail(h, -ETIMEDOUT, "it did not %s within %u ms", doing[h->succession.stage], h->succession.health_ms);
+}
+
+static void arm(struct gw_host *h)
+{
+    uv_update_time(&h->loop);
+    (void)uv_timer_start(&h->succession.timer, on_late, h->succession.health_ms, 0);
+}
+
+// ---- letters ----
+
+static void on_ready(struct gw_host *h, const json_t *head)
+{
+    struct succession *s = &h->succession;
+    struct gw_err err = {0};
+    if (gw_handover_check_ready(h, s->boot_id, head, &err) < 0) {
+        fail(h, err.code, "%s", err.text);
+        return;
+    }
+    const char *version = json_string_value(json_object_get(head, "version"));
+    (void)snprintf(s->version, sizeof s->version, "%s", version != NULL ? version : "");
+    s->moves = json_integer_value(json_object_get(head, "connections")) == GW_NET_HANDOVER_VERSION;
+    (void)uv_timer_stop(&s->timer);
+    json_int_t ms = (json_int_t)(gw_now_ms() - s->spawned_ms);
+    gw_log(GW_INFO, "respawn.ready", json_pack("{sisI}", "child_pid", (int)s->pid, "ms", ms),
+           "pid %d is ready after %lld ms%s", (int)s->pid, (long long)ms,
+           h->mode == GW_MODE_REEXEC ? "; it was the trial and ends" : "");
+    bool waits = s->switch_waits;
+    if (h->mode == GW_MODE_REEXEC)
+        gw_succession_end(h);
+    s->stage = GW_SUCC_READY;
+    if (!s->moves && h->mode != GW_MODE_REEXEC)
+        gw_log(GW_WARN, "respawn.connections_stay", NULL,
+               "the next process does not know how this one describes connections: they are closed politely");
+    if (h->state == GW_PREPARING)
+        gw_prepare_done(h);
+    else if (h->state == GW_SWITCHING && waits)
+        gw_host_post(h, GW_EV_YIELD);
+}
+
+/* Its application has started: now the connections, which nobody touches until it says that it serves. */
+static void pass(struct gw_host *h)
+{
+    struct succession *s = &h->succession;
+    s->stage = GW_SUCC_PASSING;
+    arm(h);
+    gw_control_pause(h, true);
+    gw_net_freeze(h->net);
+    uint64_t after = 0;
+    struct gw_net_batch batch;
+    while (s->moves && gw_net_describe(h->net, &after, &batch)) {
+        gw_channel_send(s->channel, "connections", json_incref(batch.head), batch.blob.data, batch.blob.len,
+                        batch.fds, batch.fd_count);
+        gw_net_batch_fini(&batch);
+    }
+    json_t *last = json_object();
+    int control = gw_control_fd(h);
+    gw_json_set(last, "last", json_true());
+    gw_json_set(last, "scheduler", gw_sched_pack(h->sched));
+    gw_channel_send(s->channel, "connections", last, NULL, 0, &control, control >= 0 ? 1 : 0);
+}
+
+static void received(void *ud, struct gw_letter *letter)
+{
+    struct gw_host *h = ud;
+    struct succession *s = &h->succession;
+    const char *boot_id = json_string_value(json_object_get(letter->head, "boot_id"));
+    if (strcmp(letter->type, "fail") == 0) {
+        const char *error = json_string_value(json_object_get(letter->head, "error"));
+        fail(h, -ECANCELED, "it says: %s", error != NULL ? error : "nothing");
+    } else if (strcmp(letter->type, "ready") == 0 && s->stage == GW_SUCC_PROVING) {
+        on_ready(h, letter->head);
+    } else if (strcmp(letter->type, "started") == 0 && s->stage == GW_SUCC_STARTING) {
+        pass(h);
+    } else if (strcmp(letter->type, "serving") == 0 && s->stage == GW_SUCC_PASSING && boot_id != NULL &&
+               strcmp(boot_id, s->boot_id) == 0) {
+        // The word that cannot be taken back: its acknowledgement lets the other one touch the connections.
+        (void)uv_timer_stop(&s->timer);
+        s->stage = GW_SUCC_SERVED;
+        h->departed = true;
+        gw_host_post(h, GW_EV_SERVING);
+    } else {
+        fail(h, -EPROTO, "it says '%.40s', which is not expected now", letter->type);
+    }
+}
+
+static void ended(void *ud, const struct gw_err *why)
+{
+    struct gw_host *h = ud;
+    fail(h, why->code, "%s", why->code == -EPIPE ? "it closed its end" : why->text);
+}
+
+// ---- its beginning ----
+
+static void spawn(struct gw_host *h)
+{
+    static const struct gw_channel_ops ops = {.received = received, .ended = ended};
+    struct succession *s = &h->succession;
+    struct gw_err err = {0};
+    int pair[2];
+    s->stage = GW_SUCC_PROVING;
+    gw_random_hex(16, s->boot_id);
+    s->spawned_ms = gw_now_ms();
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
+        fail(h, -errno, "no pair of sockets for it: %s", gw_strerror(errno));
+        return;
+    }
+    struct gw_successor_spec spec = {
+        .program = s->program, .argv = h->options.argv, .pair_fd = pair[1], .nofile = h->options.child_nofile};
+    int rc = gw_successor_spawn(&spec, &s->pid, &err);
+    (void)close(pair[1]);
+    if (rc < 0) {
+        (void)close(pair[0]);
+        s->pid = 0;
+        fail(h, rc, "%s", err.text);
+        return;
+    }
+    gw_log(GW_INFO, "respawn.spawned", json_pack("{siso}", "child_pid", (int)s->pid, "program", gw_json_string(s->program)),
+           "pid %d is started from %s and has to prove itself", (int)s->pid, s->program);
+    if (gw_channel_open(&h->loop, pair[0], &ops, h, &s->channel, &err) < 0) {
+        (void)close(pair[0]);
+        fail(h, err.code, "%s", err.text);
+        return;
+    }
+    struct gw_fd_list fds = {.count = 0};
+    json_t *hello = gw_handover_hello(h, s->boot_id, &fds);
+    gw_json_set(hello, "trial", json_boolean(h->mode == GW_MODE_REEXEC));
+    gw_channel_send(s->channel, "hello", hello, NULL, 0, fds.fds, fds.count);
+}
+
+static void on_checked(void *ud, struct gw_child *child, const struct gw_child_result *result)
+{
+    struct gw_host *h = ud;
+    struct succession *s = &h->succession;
+    const char *said = result->out.data != NULL ? result->out.data : "";
+    int contract = 0;
+    s->check = NULL;
+    if (result->exit_code != 0) {
+        fail(h, -ENOEXEC, "'%.100s --version' %s %d", s->program,
+             result->signal != 0 ? "was ended by signal" : "exited with",
+             result->signal != 0 ? result->signal : result->exit_code);
+    } else if (sscanf(said, "gwhost %63s contract %d", s->version, &contract) != 2) {
+        fail(h, -ENOEXEC, "'%.100s --version' does not say 'gwhost X.Y.Z contract %d': it is no gwhost", s->program,
+             GW_CONTRACT);
+    } else if (contract != GW_CONTRACT) {
+        fail(h, -EPROTO, "%.100s speaks contract %d, this host speaks %d: stop this host and start that one",
+             s->program, contract, GW_CONTRACT);
+    } else {
+        spawn(h);
+    }
+}
+
+/* An update's file is asked who it is before it is given anything. */
+static void check(struct gw_host *h)
+{
+    struct succession *s = &h->succession;
+    struct gw_err err = {0};
+    const char *argv[] = {s->program, "--version", NULL};
+    struct gw_child_spec spec = {.argv = argv, .keep_bytes = KEEP_BYTES, .nofile = h->options.child_nofile};
+    s->stage = GW_SUCC_CHECKING;
+    if (gw_child_spawn(&h->loop, &spec, on_checked, h, &s->check, &err) < 0) {
+        s->check = NULL;
+        fail(h, err.code, "%s", err.text);
+    }
+}
+
+void gw_succession_prove(struct gw_host *h, const char *program, bool update, int64_t health_ms)
+{
+    struct succession *s = &h->succession;
+    gw_succession_end(h);
+    s->lost = (struct gw_err){0};
+    (void)snprintf(s->program, sizeof s->program, "%s", program);
+    s->update = update;
+    s->moves = false;
+    s->version[0] = '\0';
+    s->health_ms = health_ms > 0 ? (unsigned)health_ms : GW_HEALTH_MS;
+    s->stage = GW_SUCC_CHECKING;
+    arm(h);
+    if (update)
+        check(h);
+    else
+        spawn(h);
+}
+
+void gw_succession_switch(struct gw_host *h)
+{
+    struct succession *s = &h->succession;
+    if (s->stage == GW_SUCC_CHECKING || s->stage == GW_SUCC_PROVING) {
+        s->switch_waits = true; // an update that came late: it is bounded by its health budget
+        return;
+    }
+    gw_host_post(h, s->stage == GW_SUCC_READY ? GW_EV_YIELD : GW_EV_STAY);
+}
+
+void gw_succession_go(struct gw_host *h)
+{
+    struct succession *s = &h->succession;
+    gw_watchdog_arm(h, gw_now_ms() + s->health_ms * 2 + GW_FORCED_EXIT_MS, "handing_over",
+                    "gateway.restart_shutdown_timeout");
+    gw_boot_close_work(h); // the store has one owner
+    if (h->mode == GW_MODE_REEXEC) {
+        struct gw_err err = {0};
+        s->stage = GW_SUCC_STARTING;
+        (void)gw_reexec(h, s->program, &err); // returns only if it failed
+        fail(h, err.code, "%s", err.text);
+        return;
+    }
+    s->stage = GW_SUCC_STARTING;
+    arm(h);
+    gw_channel_send(s->channel, "go", gw_handover_go(h), NULL, 0, NULL, 0);
+}
