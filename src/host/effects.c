@@ -36,7 +36,7 @@ static void ask_stop_budget(struct gw_host *h)
     if (!draining)
         *d = (struct drain){.timer = d->timer, .report = d->report};
     d->accepted_ms = gw_now_ms();
-    if (h->state != GW_STOPPING)
+    if (h->state == GW_DRAINING_TO_STOP) // else nothing is left to drain
         gw_drain_ask(h, true);
 }
 
@@ -52,11 +52,11 @@ static void fence(struct gw_host *h)
 static void arm_drain(struct gw_host *h)
 {
     // Clients that are answered from here on know that the connection ends, before it does.
-    if (h->state == GW_DRAINING_TO_STOP || h->state == GW_STOPPING)
+    if (h->state != GW_DRAINING)
         gw_net_say_close(h->net);
     if (h->state != GW_DRAINING)
         gw_supervision_stopping(h);
-    if (h->state == GW_STOPPING) {
+    if (h->state == GW_STOPPING || h->state == GW_WINDING_DOWN) {
         gw_watchdog_arm(h, gw_now_ms() + GW_FORCED_EXIT_MS, "closing", "gateway.stop_shutdown_timeout");
         return;
     }
@@ -135,6 +135,8 @@ static void take_back(struct gw_host *h)
     gw_net_thaw(h->net);
     gw_control_pause(h, false);
     gw_boot_describe_lock(h);
+    gw_log(GW_INFO, "lock.acquired", json_pack("{so}", "path", gw_json_string(h->options.state_dir)),
+           "this host owns the state directory again");
     gw_safe_mode_begin(h, h->succession.boot_id);
     if (gw_boot_open_work(h, &err) < 0) {
         h->cannot_serve = true;

@@ -82,7 +82,11 @@ void gw_update_read(struct gw_host *h)
     struct gw_sentinel s = {0};
     if (!recall(h, &s))
         return;
-    if (strcmp(s.status, "pending") == 0) {
+    if (strcmp(s.status, "pending") == 0 && h->standby.went_back != NULL) {
+        struct gw_err why = {0};
+        (void)gw_err_set(&why, -ECANCELED, "%s", h->standby.went_back);
+        gw_update_failed(h, &why);
+    } else if (strcmp(s.status, "pending") == 0) {
         h->update_pending = true;
         if (h->continuation == NULL)
             h->continuation = json_incref(s.continuation);

@@ -21,8 +21,10 @@ t.source, t.binary, t.json = SOURCE, BINARY, json
 --- Waits until ready() is true; what changes it calls t.wake(). Raises after limit_ms.
 local waiters = {}
 function t.wake()
-  for co, ready in pairs(waiters) do
-    if ready() and waiters[co] then
+  local now = {} -- who is woken may wait for something else
+  for co, ready in pairs(waiters) do now[co] = ready end
+  for co, ready in pairs(now) do
+    if waiters[co] == ready and ready() and waiters[co] == ready then
       waiters[co] = nil
       local ok, err = coroutine.resume(co)
       if not ok then t.failure = t.failure or debug.traceback(co, tostring(err)) end
