@@ -169,6 +169,55 @@ void rig_open(struct rig *r, const struct gw_net_limits *limits)
         r->clients[i].fd = -1;
 }
 
+static void adopt_ws(void *ud, struct gw_ws *ws)
+{
+    struct rig *r = ud;
+    r->ws = ws;
+    if (!r->ws_stay_paused)
+        gw_ws_resume(ws);
+}
+
+static void adopt_batch(struct gw_net *net, const struct gw_net_batch *batch)
+{
+    int fds[GW_NET_BATCH];
+    char *text = json_dumps(batch->head, 0);
+    json_t *head = json_loads(text, 0, NULL);
+    for (size_t i = 0; i < batch->fd_count; i++)
+        fds[i] = fcntl(batch->fds[i], F_DUPFD_CLOEXEC, 3);
+    struct gw_err err = {0};
+    char *blob = gw_memdup0(batch->blob.data != NULL ? batch->blob.data : "", batch->blob.len);
+    if (gw_net_adopt(net, head, blob, batch->blob.len, fds, batch->fd_count, &err) < 0)
+        fail_msg("not adopted: %s", err.text);
+    free(blob);
+    json_decref(head);
+    free(text);
+}
+
+void rig_move(struct rig *r)
+{
+    struct gw_net *old = r->net, *fresh = NULL;
+    struct gw_net_batch batch;
+    uint64_t behind = 0;
+    gw_net_freeze(old);
+    assert_int_equal(gw_net_open(&r->loop, &old->limits, &ops, r, &fresh, NULL), 0);
+    gw_net_freeze(fresh);
+    assert_int_equal(gw_net_listen(fresh, r->listener, "test", NULL), 0);
+    while (gw_net_describe(old, &behind, &batch)) {
+        adopt_batch(fresh, &batch);
+        gw_net_batch_fini(&batch);
+    }
+    assert_int_equal(gw_net_counts(fresh).open, gw_net_counts(old).open);
+    if (r->publish_frozen)
+        gw_hub_publish(fresh, "state", "{\"frozen\":1}");
+    gw_net_close(old, NULL, NULL);
+    r->net = fresh;
+    r->ws = NULL;
+    gw_net_tag(fresh, "0123abcd.2");
+    gw_net_thaw(fresh);
+    gw_ws_each(fresh, adopt_ws, r);
+    r->moves++;
+}
+
 static bool quiet(const struct rig *r)
 {
     struct gw_net_counts n = gw_net_counts(r->net);

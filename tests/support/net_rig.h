@@ -33,6 +33,8 @@ struct rig {
     bool late, closed, wound_down;
     int listener, port, fds_before;
     unsigned long requests, gone, streams_closed, ws_closed;
+    unsigned moves;
+    bool publish_frozen; /* an event while the connections move */
     bool holding; /* every request is held */
     struct gw_request *kept[RIG_KEPT];
     unsigned kept_count;
@@ -53,6 +55,8 @@ void rig_open(struct rig *r, const struct gw_net_limits *limits);
 void rig_close(struct rig *r);
 /* The same, with whatever is in hand. */
 void rig_close_now(struct rig *r);
+/* All connections go to another net, as they would to another process. */
+void rig_move(struct rig *r);
 void rig_turn(struct rig *r);    /* one turn of the loop; may wait for an event */
 void rig_settle(struct rig *r);  /* turns until all that was sent has been looked at */
 #define rig_until(r, what)                                                                                             \
