@@ -1,6 +1,8 @@
 /* boot.c - from nothing to the first start, and from the last event to nothing. */
 #include "host/inside.h"
 
+#include "loop/child.h"
+#include "loop/reaper.h"
 #include "os/proc.h"
 #include "os/statedir.h"
 
@@ -78,6 +80,12 @@ static void fail_config(struct gw_host *h, const struct gw_err *err)
     leave(h, GW_EXIT_CONFIG, err->text);
 }
 
+static bool is_waited_for(void *ud, pid_t pid)
+{
+    const struct gw_host *h = ud;
+    return gw_child_owns(pid) || pid == h->succession.pid;
+}
+
 void gw_boot_open(struct gw_host *h)
 {
     struct gw_err err = {0};
@@ -97,6 +105,8 @@ void gw_boot_open(struct gw_host *h)
         (void)uv_timer_init(&h->loop, timers[i]);
         timers[i]->data = h;
     }
+    if (gw_reaper_needed())
+        h->reaper = gw_reaper_open(&h->loop, is_waited_for, h);
     gw_restarts_open(h);
     h->standby.origin_fd = h->standby.control_fd = h->standby.memory_fd = -1;
     if (h->options.handover_fd >= 0 && gw_standby_meet(h, &err) < 0) {
@@ -369,6 +379,7 @@ void gw_boot_close(struct gw_host *h)
     gw_safe_mode_end(h);
     gw_succession_end(h);
     gw_standby_close(h);
+    h->reaper = gw_reaper_close(h->reaper);
     // Who follows hears of the end while that is possible; its line in the log comes once the lock is free.
     json_t *code = json_pack("{si}", "code", h->exit_code);
     json_t *end = gw_log_object(GW_INFO, "host.exiting", code, "this host ends");

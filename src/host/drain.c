@@ -25,6 +25,27 @@ void gw_drain_budget(struct gw_host *h, bool to_stop, const struct gw_restart *r
     gw_facts_decided(h, &decision);
 }
 
+/* A supervisor that has sent the signal kills when its own time is over: what we plan must end before, unless it
+ * is told that more is needed (systemd). */
+static void fit_supervisor(struct gw_host *h, const struct gw_restart *r)
+{
+    struct drain *d = &h->drain;
+    const struct gw_supervisor *by = &h->supervision.by;
+    bool asked = d->to_stop ? h->stop_by_signal : r != NULL && strcmp(r->signal, "SIGTERM") == 0;
+    d->forced_ms = 0;
+    if (by->stop_timeout_ms <= 0 || h->supervision.notify != NULL || !asked)
+        return;
+    struct gw_budget_fit fit = gw_budget_fit(d->budget.budget_ms, by->stop_timeout_ms);
+    d->forced_ms = fit.forced_ms;
+    if (fit.cut)
+        gw_log(GW_WARN, "drain.budget_cut",
+               json_pack("{sIsI}", "budget_ms", (json_int_t)fit.drain_ms, "stop_timeout_ms",
+                         (json_int_t)by->stop_timeout_ms),
+               "%s kills after %lld ms: the drain gets %lld ms instead of what the policy answers; give it more time",
+               by->name, (long long)by->stop_timeout_ms, (long long)fit.drain_ms);
+    d->budget.budget_ms = fit.drain_ms;
+}
+
 void gw_drain_ask(struct gw_host *h, bool to_stop)
 {
     struct drain *d = &h->drain;
@@ -35,6 +56,7 @@ void gw_drain_ask(struct gw_host *h, bool to_stop)
     d->budget = (struct gw_budget_answer){.report_every_ms = -1};
     if (!d->forced)
         gw_drain_budget(h, to_stop, r, &d->budget);
+    fit_supervisor(h, r);
 }
 
 static void on_budget(uv_timer_t *timer);
@@ -111,6 +133,10 @@ static void arm_watchdog(struct gw_host *h)
 {
     struct drain *d = &h->drain;
     int64_t after = gw_budget_forced_exit(d->budget.budget_ms == GW_UNLIMITED ? GW_NO_END : d->budget.budget_ms);
+    if (d->forced_ms > 0)
+        after = d->forced_ms;
+    else if (after != GW_NO_END && h->succession.stage != GW_SUCC_NONE)
+        after += 2 * (int64_t)h->succession.health_ms; // the next process has its own
     if (after == GW_NO_END)
         gw_watchdog_disarm(h); // armed when closing starts
     else

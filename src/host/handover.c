@@ -19,6 +19,7 @@ static json_t *supervisor_json(const struct gw_supervisor *by)
     gw_json_set(o, "stop_command", gw_json_string(by->stop_command));
     gw_json_set(o, "pid1", json_boolean(by->pid1));
     gw_json_set(o, "container", json_boolean(by->container));
+    gw_json_set(o, "stop_timeout_ms", json_integer(by->stop_timeout_ms));
     return o;
 }
 
@@ -120,6 +121,7 @@ static void take_supervisor(struct gw_host *h, const json_t *o)
     (void)snprintf(by->stop_command, sizeof by->stop_command, "%s", stop != NULL ? stop : "");
     by->pid1 = json_is_true(json_object_get(o, "pid1"));
     by->container = json_is_true(json_object_get(o, "container"));
+    by->stop_timeout_ms = json_integer_value(json_object_get(o, "stop_timeout_ms"));
 }
 
 int gw_handover_take_hello(struct gw_host *h, const json_t *hello, int *fds, size_t fd_count, struct gw_err *err)

@@ -33,6 +33,7 @@ struct drain {
     uint64_t accepted_ms; /* of the restart or stop */
     uint64_t started_ms;
     struct gw_budget_answer budget;
+    int64_t forced_ms;    /* when the forced exit strikes, if a supervisor decides that; else 0 */
     uint32_t lanes_cut;   /* bit i: budget.lanes[i] has been carried out */
     uv_timer_t timer;     /* the nearest budget */
     uv_timer_t report;
@@ -150,6 +151,7 @@ struct gw_host {
     uv_timer_t watch_timer;
     bool watching;
 
+    struct gw_reaper *reaper; /* owned; NULL: orphans go elsewhere */
     struct succession succession;
     struct standby standby;
     bool departed;       /* another process serves in our place */

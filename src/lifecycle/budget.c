@@ -13,3 +13,17 @@ int64_t gw_budget_left(int64_t budget_ms, int64_t elapsed_ms)
         return GW_NO_END;
     return budget_ms > elapsed_ms ? budget_ms - elapsed_ms : 0;
 }
+
+struct gw_budget_fit gw_budget_fit(int64_t drain_ms, int64_t stop_timeout_ms)
+{
+    int64_t margin = stop_timeout_ms / 10 < 5000 ? stop_timeout_ms / 10 : 5000;
+    int64_t end = stop_timeout_ms - margin;
+    int64_t closing = end / 2 < GW_FORCED_EXIT_MS ? end / 2 : GW_FORCED_EXIT_MS;
+    struct gw_budget_fit fit = {.drain_ms = drain_ms, .forced_ms = gw_budget_forced_exit(drain_ms)};
+    if (stop_timeout_ms <= 0 || fit.forced_ms <= end)
+        return fit;
+    fit.cut = drain_ms > end - closing;
+    fit.drain_ms = fit.cut ? end - closing : drain_ms;
+    fit.forced_ms = end;
+    return fit;
+}

@@ -28,3 +28,13 @@ int64_t gw_budget_forced_exit(int64_t drain_ms);
 
 /* What is left of a budget after elapsed_ms: 0 when it is used up, GW_NO_END stays. */
 int64_t gw_budget_left(int64_t budget_ms, int64_t elapsed_ms);
+
+/* A supervisor that kills stop_timeout_ms after it has asked for the stop, and cannot be asked for more time: the
+ * forced exit has to come before, and the drain before that. The forced exit is min(5,000, a tenth) earlier than
+ * the supervisor; of what is left, 25,000 or at most half are kept for closing; the drain gets the rest. */
+struct gw_budget_fit {
+    int64_t drain_ms;  /* at most what was asked for */
+    int64_t forced_ms; /* of the forced exit, counted from the same moment */
+    bool cut;          /* less than was asked for */
+};
+struct gw_budget_fit gw_budget_fit(int64_t drain_ms, int64_t stop_timeout_ms);

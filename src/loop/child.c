@@ -37,7 +37,27 @@ struct gw_child {
     struct gw_child_result result;
     gw_child_cb *cb;
     void *ud;
+    struct gw_child *next; /* of those that are not reaped yet */
 };
+
+static struct gw_child *unreaped; // the loop's thread only
+
+bool gw_child_owns(pid_t pid)
+{
+    for (const struct gw_child *c = unreaped; c != NULL; c = c->next)
+        if (c->pid == pid)
+            return true;
+    return false;
+}
+
+static void is_reaped(struct gw_child *c)
+{
+    for (struct gw_child **p = &unreaped; *p != NULL; p = &(*p)->next)
+        if (*p == c) {
+            *p = c->next;
+            return;
+        }
+}
 
 static void finish(struct gw_child *c)
 {
@@ -128,6 +148,7 @@ static void on_ended(uv_poll_t *poll, int status, int events)
     siginfo_t si = {0};
     if (waitid((idtype_t)WAIT_PIDFD, (id_t)c->process.fd, &si, WEXITED | WNOHANG) < 0 || si.si_pid == 0)
         return;
+    is_reaped(c);
     c->result.exit_code = si.si_code == CLD_EXITED ? si.si_status : -1;
     c->result.signal = si.si_code == CLD_EXITED ? 0 : si.si_status;
     // What is in the pipes still counts; whoever else holds them does not.
@@ -290,7 +311,8 @@ int gw_child_spawn(uv_loop_t *loop, const struct gw_child_spec *spec, gw_child_c
         goto fail;
     }
     struct gw_child *c = gw_calloc(1, sizeof *c);
-    *c = (struct gw_child){.loop = loop, .pid = pid, .keep = spec->keep_bytes, .cb = cb, .ud = ud};
+    *c = (struct gw_child){.loop = loop, .pid = pid, .keep = spec->keep_bytes, .cb = cb, .ud = ud, .next = unreaped};
+    unreaped = c;
     c->in.fd = -1;
     (void)fcntl(out[0], F_SETFL, O_NONBLOCK);
     (void)fcntl(errp[0], F_SETFL, O_NONBLOCK);

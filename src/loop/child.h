@@ -39,6 +39,8 @@ typedef void gw_child_cb(void *ud, struct gw_child *child, const struct gw_child
 int gw_child_spawn(uv_loop_t *loop, const struct gw_child_spec *spec, gw_child_cb *cb, void *ud,
                    struct gw_child **ret_child, struct gw_err *err);
 
+/* Whether pid is a child that was started here and is not reaped yet. */
+bool gw_child_owns(pid_t pid);
 pid_t gw_child_pid(const struct gw_child *child);
 /* Asks its process group to end: SIGTERM, then SIGKILL after grace_ms. cb is still called. */
 void gw_child_end(struct gw_child *child, unsigned grace_ms);

@@ -137,6 +137,19 @@ static bool find_launchd(const struct gw_supervisor_facts *f, struct gw_supervis
     return false;
 }
 
+/* The operator's word, GWHOST_STOP_TIMEOUT, counts for any supervisor; s6 has a file that says it. */
+static void find_stop_timeout(const struct gw_supervisor_facts *f, struct gw_supervisor *s)
+{
+    uint64_t said;
+    int64_t ms;
+    if (s->name == NULL)
+        return;
+    if (gw_parse_duration(env(f, "GWHOST_STOP_TIMEOUT"), &said) && said <= INT64_MAX / 2)
+        s->stop_timeout_ms = (int64_t)said;
+    else if (strcmp(s->name, "s6") == 0 && f->stop_file != NULL && gw_parse_int(f->stop_file, 0, INT64_MAX / 2, &ms))
+        s->stop_timeout_ms = ms;
+}
+
 void gw_supervisor_detect(const struct gw_supervisor_facts *f, struct gw_supervisor *ret)
 {
     struct gw_supervisor s = {.pid1 = f->pid == 1, .container = f->container_file || is_set(f, "container")};
@@ -146,6 +159,7 @@ void gw_supervisor_detect(const struct gw_supervisor_facts *f, struct gw_supervi
     else if (strcmp(said, "none") != 0)
         (void)(find_systemd(f, &s) || find_directory(f, &s, "s6", "s6-supervise", "s6-svc -d") ||
                find_directory(f, &s, "runit", "runsv", "sv stop") || find_supervisord(f, &s) || find_launchd(f, &s));
+    find_stop_timeout(f, &s);
     *ret = s;
 }
 
@@ -190,7 +204,12 @@ void gw_supervisor_look(struct gw_supervisor *ret)
     (void)snprintf(path, sizeof path, "/proc/%d/cwd", (int)ppid);
     ssize_t dir_n = readlink(path, dir, sizeof dir - 1);
     dir[dir_n > 0 ? dir_n : 0] = '\0';
+    char file[320], stop[32];
+    (void)snprintf(file, sizeof file, "%s/timeout-kill", dir);
+    (void)read_proc(file, stop, sizeof stop);
+    stop[strcspn(stop, "\n")] = '\0';
     struct gw_supervisor_facts facts = {.env = own_env,
+                                        .stop_file = stop,
                                         .pid = getpid(),
                                         .parent_comm = parent.comm,
                                         .parent_argument = program < n ? argv + program : "",

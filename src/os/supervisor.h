@@ -5,6 +5,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /* What is decided from; borrowed, no pointer is NULL but `env_ud`. */
@@ -16,6 +17,7 @@ struct gw_supervisor_facts {
     const char *parent_argument; /* the parent's first argument */
     const char *parent_dir;      /* the parent's working directory */
     const char *cgroup;          /* our /proc/PID/cgroup */
+    const char *stop_file;       /* what s6 has in timeout-kill of the service directory; "" when there is none */
     bool container_file;         /* a file that container engines leave is there */
 };
 
@@ -23,6 +25,7 @@ struct gw_supervisor {
     const char *name;       /* static; NULL: nobody would start us again */
     char service[256];      /* unit, directory, process or label; "" when it is not known */
     char stop_command[320]; /* "" when it is not known */
+    int64_t stop_timeout_ms; /* when it kills what it has asked to stop; 0: never, or it is not known */
     bool pid1, container;
 };
 

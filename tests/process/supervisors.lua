@@ -97,6 +97,30 @@ else
   print("skip: no runit here")
 end
 
+-- ---- pid 1 ----
+
+if uv.getuid() == 0 and have("unshare") and os.execute("unshare -fp --kill-child true 2>/dev/null") then
+  t.test("as pid 1 it reaps orphans that end, and still knows how its own commands ended", function()
+    local host = t.start({ args = { "--allow-exec" }, wrap = { "/usr/bin/unshare", "-fp", "--kill-child=SIGKILL",
+      "--mount-proc" } })
+    t.eq(host.pid, 1)
+    local function exec(script)
+      local id = host:submit({ handler = "exec", input = { argv = { "/bin/sh", "-c", script } } })
+      return host:until_status(id, "succeeded")
+    end
+    for _ = 1, 5 do exec("(sleep 0.05; exit 3) & (exit 4) & exit 0") end
+    t.ask_until("no zombie is left", function()
+      local out = exec("ps -eo stat= | grep -c '^Z' || true").result.stdout
+      return tonumber(out) == 0
+    end)
+    t.eq(host:control({ op = "status" }).ok, true)
+    uv.kill(host.handle:get_pid(), "sigkill")
+    host:wait_exit()
+  end)
+else
+  print("skip: no pid namespaces here")
+end
+
 -- ---- systemd ----
 
 local function output(command)
