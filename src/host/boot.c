@@ -83,7 +83,7 @@ static void fail_config(struct gw_host *h, const struct gw_err *err)
 static bool is_waited_for(void *ud, pid_t pid)
 {
     const struct gw_host *h = ud;
-    return gw_child_owns(pid) || pid == h->succession.pid;
+    return gw_child_owns(pid) || pid == h->succession.process.pid;
 }
 
 void gw_boot_open(struct gw_host *h)

@@ -158,9 +158,9 @@ static void depart(struct gw_host *h)
     gw_net_unlisten(h->net);
     for (size_t i = 0; i < h->socket_count; i++)
         h->sockets[i].kept = true;
-    gw_log(GW_INFO, "host.departs", json_pack("{si}", "successor_pid", (int)h->succession.pid),
-           "pid %d serves now; this process ends", (int)h->succession.pid);
-    gw_supervision_departs(h, h->succession.pid);
+    gw_log(GW_INFO, "host.departs", json_pack("{si}", "successor_pid", (int)h->succession.process.pid),
+           "pid %d serves now; this process ends", (int)h->succession.process.pid);
+    gw_supervision_departs(h, h->succession.process.pid);
     if (h->succession.moves)
         gw_host_post(h, GW_EV_WOUND_DOWN);
     else {

@@ -18,6 +18,7 @@
 #include "net/net.h"
 #include "os/listen.h"
 #include "os/lock.h"
+#include "os/successor.h"
 #include "os/supervisor.h"
 #include "policy/policy.h"
 #include "script/sources.h"
@@ -62,7 +63,7 @@ struct succession {
     enum gw_succession_stage stage;
     struct gw_child *check;     /* an update's file says its version */
     struct gw_channel *channel; /* owned */
-    pid_t pid;                  /* 0: none that we would have to reap */
+    struct gw_successor process;
     char boot_id[33], version[64], program[512];
     bool update;
     bool moves;        /* it knows how we describe connections */

@@ -13,7 +13,6 @@
 
 #include "base/sha.h"
 #include "loop/child.h"
-#include "os/successor.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -21,47 +20,25 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-enum { KEEP_BYTES = 4096, REAP_STEP_MS = 1, REAP_MS = 2000 };
+enum { KEEP_BYTES = 4096 };
 
 static void fail(struct gw_host *h, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 // ---- its end ----
 
-/* Kills and reaps it. What it had done by itself before is told in words. */
-static void reap(struct succession *s, char *words, size_t size)
-{
-    int status = 0;
-    words[0] = '\0';
-    if (s->pid <= 0)
-        return;
-    (void)kill(-s->pid, SIGKILL); // its session: what its main chunk may have started, too
-    (void)kill(s->pid, SIGKILL);
-    pid_t got = 0;
-    for (int waited = 0; (got = waitpid(s->pid, &status, WNOHANG)) == 0 && waited < REAP_MS; waited += REAP_STEP_MS) {
-        struct timespec step = {.tv_nsec = REAP_STEP_MS * 1000000};
-        (void)nanosleep(&step, NULL);
-    }
-    if (got == s->pid && WIFEXITED(status))
-        (void)snprintf(words, size, " (it exited with %d)", WEXITSTATUS(status));
-    else if (got == s->pid && WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
-        (void)snprintf(words, size, " (signal %d ended it)", WTERMSIG(status));
-    s->pid = 0;
-}
-
 void gw_succession_end(struct gw_host *h)
 {
     struct succession *s = &h->succession;
-    char words[64];
     (void)uv_timer_stop(&s->timer);
     if (s->check != NULL)
         gw_child_abandon(s->check);
     s->check = NULL;
     // Ended before it can see that we have gone: it would take over.
     if (s->stage != GW_SUCC_SERVED)
-        reap(s, words, sizeof words);
+        gw_successor_kill(&s->process, NULL, 0);
+    gw_successor_leave(&s->process);
     s->channel = gw_channel_close(s->channel);
     s->stage = GW_SUCC_NONE;
     s->switch_waits = false;
@@ -70,8 +47,8 @@ void gw_succession_end(struct gw_host *h)
 void gw_succession_stop(struct gw_host *h)
 {
     // It is the host now: who asked for a stop asked for its stop.
-    if (h->succession.stage == GW_SUCC_SERVED && h->succession.pid > 0)
-        (void)kill(h->succession.pid, SIGTERM);
+    if (h->succession.stage == GW_SUCC_SERVED)
+        gw_successor_signal(&h->succession.process, SIGTERM);
     gw_succession_end(h);
 }
 
@@ -87,7 +64,7 @@ static void fail(struct gw_host *h, int code, const char *fmt, ...)
     (void)vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     bool waits = s->switch_waits;
-    reap(s, words, sizeof words);
+    gw_successor_kill(&s->process, words, sizeof words);
     gw_succession_end(h);
     (void)gw_err_set(&s->lost, code, "%s%s", text, words);
     gw_log(GW_ERROR, "respawn.failed", json_pack("{so}", "error", gw_json_string(s->lost.text)),
@@ -138,8 +115,8 @@ static void on_ready(struct gw_host *h, const json_t *head)
     s->moves = json_integer_value(json_object_get(head, "connections")) == GW_NET_HANDOVER_VERSION;
     (void)uv_timer_stop(&s->timer);
     json_int_t ms = (json_int_t)(gw_now_ms() - s->spawned_ms);
-    gw_log(GW_INFO, "respawn.ready", json_pack("{sisI}", "child_pid", (int)s->pid, "ms", ms),
-           "pid %d is ready after %lld ms%s", (int)s->pid, (long long)ms,
+    gw_log(GW_INFO, "respawn.ready", json_pack("{sisI}", "child_pid", (int)s->process.pid, "ms", ms),
+           "pid %d is ready after %lld ms%s", (int)s->process.pid, (long long)ms,
            h->mode == GW_MODE_REEXEC ? "; it was the trial and ends" : "");
     bool waits = s->switch_waits;
     if (h->mode == GW_MODE_REEXEC)
@@ -222,17 +199,17 @@ static void spawn(struct gw_host *h)
         return;
     }
     struct gw_successor_spec spec = {
-        .program = s->program, .argv = h->options.argv, .pair_fd = pair[1], .nofile = h->options.child_nofile};
-    int rc = gw_successor_spawn(&spec, &s->pid, &err);
+        .program = s->program, .argv = h->options.argv, .pair_fd = pair[1], .nofile = h->options.child_nofile,
+        .sibling = gw_supervision_follows(h) && h->mode != GW_MODE_REEXEC};
+    int rc = gw_successor_spawn(&spec, &s->process, &err);
     (void)close(pair[1]);
     if (rc < 0) {
         (void)close(pair[0]);
-        s->pid = 0;
         fail(h, rc, "%s", err.text);
         return;
     }
-    gw_log(GW_INFO, "respawn.spawned", json_pack("{siso}", "child_pid", (int)s->pid, "program", gw_json_string(s->program)),
-           "pid %d is started from %s and has to prove itself", (int)s->pid, s->program);
+    gw_log(GW_INFO, "respawn.spawned", json_pack("{siso}", "child_pid", (int)s->process.pid, "program", gw_json_string(s->program)),
+           "pid %d is started from %s and has to prove itself", (int)s->process.pid, s->program);
     if (gw_channel_open(&h->loop, pair[0], &ops, h, &s->channel, &err) < 0) {
         (void)close(pair[0]);
         fail(h, err.code, "%s", err.text);

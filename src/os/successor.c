@@ -5,13 +5,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sched.h>
+#include <poll.h>
 #include <signal.h>
-#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+enum { REAP_MS = 2000 };
 
 /* Between fork and exec: async-signal-safe calls only. The signal mask stays: what is blocked here is what the
  * successor blocks first, so no signal finds it without a hand to take it. */
@@ -85,32 +90,88 @@ static const char *what_to_do(int code)
     }
 }
 
-/* fork and wait for the exec: the pipe closes with it, or brings its errno. */
-static int start(const struct gw_successor_spec *spec, char *const *argv, char *const *env, pid_t *ret_pid)
+/* fork(2), with a descriptor of the new process. A sibling is the child of our parent from its birth on, which only
+ * clone(2) can do; that it runs none of the C library's fork handlers does not matter before an exec. */
+static pid_t fork_with_pidfd(bool sibling, int *ret_pidfd)
 {
+    if (sibling) {
+        struct clone_args args = {.flags = CLONE_PARENT | CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)ret_pidfd};
+        return (pid_t)syscall(SYS_clone3, &args, sizeof args);
+    }
+    pid_t pid = fork();
+    if (pid <= 0)
+        return pid;
+    *ret_pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (*ret_pidfd >= 0)
+        return pid;
+    int code = errno;
+    (void)kill(pid, SIGKILL);
+    (void)waitpid(pid, NULL, 0);
+    errno = code;
+    return -1;
+}
+
+/* Forks and waits for the exec: the pipe closes with it, or brings its errno. */
+static int start(const struct gw_successor_spec *spec, char *const *argv, char *const *env, struct gw_successor *ret)
+{
+    struct gw_successor s = {.pidfd = -1, .sibling = spec->sibling};
     int pipe_fds[2], code = 0;
     if (pipe2(pipe_fds, O_CLOEXEC) < 0)
         return -errno;
-    pid_t pid = fork();
-    if (pid == 0)
+    s.pid = fork_with_pidfd(spec->sibling, &s.pidfd);
+    if (s.pid == 0)
         become(spec, argv, env, pipe_fds[1]);
-    int failed = pid < 0 ? -errno : 0;
+    int failed = s.pid < 0 ? -errno : 0;
     (void)close(pipe_fds[1]);
     ssize_t n = 0;
-    while (pid > 0 && (n = read(pipe_fds[0], &code, sizeof code)) < 0 && errno == EINTR)
+    while (s.pid > 0 && (n = read(pipe_fds[0], &code, sizeof code)) < 0 && errno == EINTR)
         ;
     (void)close(pipe_fds[0]);
-    if (pid < 0)
+    if (s.pid < 0)
         return failed;
     if (n == (ssize_t)sizeof code) {
-        (void)waitpid(pid, NULL, 0);
+        gw_successor_kill(&s, NULL, 0);
         return -code;
     }
-    *ret_pid = pid;
+    *ret = s;
     return 0;
 }
 
-int gw_successor_spawn(const struct gw_successor_spec *spec, pid_t *ret_pid, struct gw_err *err)
+void gw_successor_signal(const struct gw_successor *s, int signal)
+{
+    if (s->pid > 0)
+        (void)syscall(SYS_pidfd_send_signal, s->pidfd, signal, NULL, 0);
+}
+
+void gw_successor_kill(struct gw_successor *s, char *words, size_t size)
+{
+    if (size > 0)
+        words[0] = '\0';
+    if (s->pid <= 0)
+        return;
+    // Its session is named by its pid, which is its own only as long as nobody has reaped it.
+    if (syscall(SYS_pidfd_send_signal, s->pidfd, SIGKILL, NULL, 0) == 0)
+        (void)kill(-s->pid, SIGKILL);
+    int status = 0;
+    struct pollfd ended = {.fd = s->pidfd, .events = POLLIN};
+    while (poll(&ended, 1, REAP_MS) < 0 && errno == EINTR)
+        ;
+    bool reaped = !s->sibling && waitpid(s->pid, &status, WNOHANG) == s->pid;
+    if (reaped && size > 0 && WIFEXITED(status))
+        (void)snprintf(words, size, " (it exited with %d)", WEXITSTATUS(status));
+    else if (reaped && size > 0 && WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
+        (void)snprintf(words, size, " (signal %d ended it)", WTERMSIG(status));
+    gw_successor_leave(s);
+}
+
+void gw_successor_leave(struct gw_successor *s)
+{
+    if (s->pid > 0)
+        (void)close(s->pidfd);
+    *s = (struct gw_successor){.pidfd = -1};
+}
+
+int gw_successor_spawn(const struct gw_successor_spec *spec, struct gw_successor *ret_successor, struct gw_err *err)
 {
     size_t n = 0;
     while (spec->argv[n] != NULL)
@@ -119,7 +180,7 @@ int gw_successor_spawn(const struct gw_successor_spec *spec, pid_t *ret_pid, str
     memcpy(argv, spec->argv, n * sizeof *argv);
     if (strcmp(spec->program, "/proc/self/exe") != 0)
         argv[0] = (char *)(uintptr_t)spec->program;
-    int rc = start(spec, argv, env, ret_pid);
+    int rc = start(spec, argv, env, ret_successor);
     free_env(env);
     free(argv);
     if (rc < 0)

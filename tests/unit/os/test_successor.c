@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,14 +28,18 @@ static void it_gets_the_pair_and_a_session_of_its_own(void **state)
                     "cut -d' ' -f1,5,6 /proc/$$/stat", "me", NULL};
     struct gw_successor_spec spec = {.program = "/bin/sh", .argv = argv, .pair_fd = pair[1]};
     struct gw_err err = {0};
-    pid_t pid = 0;
-    assert_int_equal(gw_successor_spawn(&spec, &pid, &err), 0);
+    struct gw_successor successor = {.pid = 0};
+    assert_int_equal(gw_successor_spawn(&spec, &successor, &err), 0);
+    pid_t pid = successor.pid;
     (void)close(pair[1]);
     char text[512] = "", expected[64];
     size_t n = 0;
     for (ssize_t got; n < sizeof text - 1 && (got = read(pair[0], text + n, sizeof text - 1 - n)) > 0;)
         n += (size_t)got;
-    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    char words[64];
+    gw_successor_kill(&successor, words, sizeof words);
+    assert_int_equal(waitpid(pid, NULL, WNOHANG), -1); // it was reaped
+    assert_int_equal(successor.pid, 0);
     assert_non_null(strstr(text, "listen= name=me\n"));
     (void)snprintf(expected, sizeof expected, "\n0 1 2 %d ", pair[1]);
     assert_non_null(strstr(text, expected)); // the pair, and no stray
@@ -42,6 +47,63 @@ static void it_gets_the_pair_and_a_session_of_its_own(void **state)
     assert_non_null(strstr(text, expected)); // its group and its session
     (void)close(pair[0]);
     (void)close(stray);
+}
+
+static struct gw_successor spawn_shell(const char *script, bool sibling)
+{
+    int pair[2];
+    struct gw_err err = {0};
+    struct gw_successor successor = {.pid = 0};
+    char *argv[] = {"sh", "-c", (char *)(uintptr_t)script, NULL};
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    struct gw_successor_spec spec = {.program = "/bin/sh", .argv = argv, .pair_fd = pair[1], .sibling = sibling};
+    assert_int_equal(gw_successor_spawn(&spec, &successor, &err), 0);
+    (void)close(pair[0]);
+    (void)close(pair[1]);
+    return successor;
+}
+
+static void how_it_ended_by_itself_is_told(void **state)
+{
+    static const struct {
+        const char *script, *words;
+    } rows[] = {{"exit 3", " (it exited with 3)"}, {"kill -SEGV $$", " (signal 11 ended it)"}, {"sleep 60", ""}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char words[64];
+        siginfo_t si;
+        struct gw_successor s = spawn_shell(rows[i].script, false);
+        if (rows[i].words[0] != '\0')
+            assert_int_equal(waitid(P_PID, (id_t)s.pid, &si, WEXITED | WNOWAIT), 0);
+        gw_successor_kill(&s, words, sizeof words);
+        assert_string_equal(words, rows[i].words);
+    }
+}
+
+static void a_sibling_is_our_parents_to_wait_for(void **state)
+{
+    int told[2];
+    pid_t pids[2] = {0};
+    assert_int_equal(pipe(told), 0);
+    pid_t between = fork();
+    if (between == 0) {
+        struct gw_successor killed = spawn_shell("sleep 60", true), left = spawn_shell("exit 7", true);
+        pids[0] = killed.pid;
+        pids[1] = left.pid;
+        (void)!write(told[1], pids, sizeof pids);
+        gw_successor_kill(&killed, NULL, 0);
+        gw_successor_leave(&left);
+        _exit(0);
+    }
+    assert_int_equal(read(told[0], pids, sizeof pids), sizeof pids);
+    int status = 0;
+    assert_int_equal(waitpid(pids[0], &status, 0), pids[0]);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    assert_int_equal(waitpid(pids[1], &status, 0), pids[1]);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 7);
+    assert_int_equal(waitpid(between, &status, 0), between);
+    assert_int_equal(status, 0);
+    (void)close(told[0]);
+    (void)close(told[1]);
 }
 
 static void what_cannot_be_started_is_said_with_what_to_do(void **state)
@@ -60,9 +122,9 @@ static void what_cannot_be_started_is_said_with_what_to_do(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct gw_successor_spec spec = {.program = i < 2 ? text : "/nowhere", .argv = argv, .pair_fd = pair[1]};
         struct gw_err err = {0};
-        pid_t pid = 0;
+        struct gw_successor successor = {.pid = 0};
         (void)chmod(text, rows[i].mode);
-        assert_int_equal(gw_successor_spawn(&spec, &pid, &err), rows[i].code);
+        assert_int_equal(gw_successor_spawn(&spec, &successor, &err), rows[i].code);
         assert_non_null(strstr(err.text, spec.program));
         assert_non_null(strstr(err.text, rows[i].words));
     }
@@ -76,6 +138,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_gets_the_pair_and_a_session_of_its_own),
+        cmocka_unit_test(how_it_ended_by_itself_is_told),
+        cmocka_unit_test(a_sibling_is_our_parents_to_wait_for),
         cmocka_unit_test(what_cannot_be_started_is_said_with_what_to_do),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
