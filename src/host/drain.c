@@ -42,7 +42,7 @@ static void fit_supervisor(struct gw_host *h, const struct gw_restart *r)
                json_pack("{sIsI}", "budget_ms", (json_int_t)fit.drain_ms, "stop_timeout_ms",
                          (json_int_t)by->stop_timeout_ms),
                "%s kills after %lld ms: the drain gets %lld ms instead of what the policy answers; give it more time",
-               by->name, (long long)by->stop_timeout_ms, (long long)fit.drain_ms);
+               by->name != NULL ? by->name : "GWHOST_STOP_TIMEOUT says that somebody", (long long)by->stop_timeout_ms, (long long)fit.drain_ms);
     d->budget.budget_ms = fit.drain_ms;
 }
 

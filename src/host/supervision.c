@@ -70,6 +70,9 @@ static void say_found(struct gw_host *h)
     if (by->name != NULL)
         gw_log(GW_INFO, "supervisor.found", json_pack("{ssss}", "name", by->name, "service", by->service),
                "%s would start this host again%s%s", by->name, by->service[0] != '\0' ? ", as " : "", by->service);
+    if (by->stop_timeout_ms > 0)
+        gw_log(GW_INFO, "supervisor.stop_timeout", json_pack("{sI}", "ms", (json_int_t)by->stop_timeout_ms),
+               "who asks this host to stop kills it after %lld ms; it ends before", (long long)by->stop_timeout_ms);
 }
 
 void gw_supervision_open(struct gw_host *h)

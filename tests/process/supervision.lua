@@ -221,6 +221,7 @@ t.test("a supervisor that kills cuts the drain that it has asked for, and no oth
     policy = "return { drain_budget = function() return 60000 end }" })
   local id = host:submit({ handler = "sleep", input = { ms = 60000 } })
   host:until_status(id, "running")
+  t.eq(host:wait("supervisor.stop_timeout").ms, 2000)
   host:signal("sigterm")
   t.eq(host:wait("drain.budget_cut").budget_ms, 900)
   t.eq(host:wait("drain.started").budget_ms, 900)
