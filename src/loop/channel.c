@@ -33,6 +33,7 @@ struct gw_channel {
     bool awaiting;                /* its acknowledgement */
     struct gw_buf acks;           /* go out between letters */
     struct gw_buf in;
+    size_t in_start;              /* what is before it has been given out */
     int fds[FDS_AT_ONCE]; /* of the letter that is coming in; owned */
     size_t fd_count;
     bool ended, closed;
@@ -175,14 +176,15 @@ static bool take_all(struct gw_channel *c)
     while (!c->closed && !c->ended) {
         struct gw_packet packet;
         struct gw_err err = {0};
-        long n = gw_packet_read(c->in.data != NULL ? c->in.data : "", c->in.len, &packet, &err);
+        const char *data = c->in.data != NULL ? c->in.data + c->in_start : "";
+        long n = gw_packet_read(data, c->in.len - c->in_start, &packet, &err);
         if (n < 0)
             end(c, (int)n, err.text);
         if (n <= 0)
             break;
+        c->in_start += (size_t)n; // first: who receives it may wait for the next one
         take(c, &packet);
         json_decref(packet.head);
-        gw_buf_drop(&c->in, (size_t)n);
         any = true;
     }
     return any;
@@ -203,6 +205,13 @@ static void keep_fds(struct gw_channel *c, struct msghdr *msg)
                 (void)close(fd);
         }
     }
+}
+
+/* What was given out is dropped once nobody looks at it any more. */
+static void compact(struct gw_channel *c)
+{
+    gw_buf_drop(&c->in, c->in_start);
+    c->in_start = 0;
 }
 
 /* Reads what is there. Returns false when nothing was. */
@@ -258,6 +267,8 @@ static void work(struct gw_channel *c)
     if (c->broken < 0)
         end(c, c->broken == -ECONNRESET ? -EPIPE : c->broken, gw_strerror(c->broken));
     c->depth--;
+    if (c->depth == 0)
+        compact(c);
     if (c->closed) {
         if (c->depth == 0)
             uv_close((uv_handle_t *)&c->poll, on_closed);
@@ -341,10 +352,12 @@ bool gw_channel_wait(struct gw_channel *c, unsigned max_ms)
         if (!c->closed && !c->ended && c->broken == 0)
             flush(c);
         c->depth--;
+        if (c->depth == 0)
+            compact(c);
         if (read && any) {
-            if (c->closed)
+            if (c->closed && c->depth == 0)
                 uv_close((uv_handle_t *)&c->poll, on_closed);
-            else
+            else if (!c->closed)
                 repoll(c);
             return true;
         }

@@ -113,9 +113,8 @@ static void *run(void *arg)
     return NULL;
 }
 
-static void on_wake(uv_async_t *wake)
+static void tell(struct gw_sentry *s)
 {
-    struct gw_sentry *s = wake->data;
     // The order of taken[]: a stop is told first, whatever came with it.
     for (int i = 0; i < KINDS; i++) {
         struct ring *ring = &s->rings[i];
@@ -126,6 +125,18 @@ static void on_wake(uv_async_t *wake)
             s->config.signal(s->config.ud, &sig);
         }
     }
+}
+
+static void on_wake(uv_async_t *wake)
+{
+    tell(wake->data);
+}
+
+static void begin(struct gw_sentry *s)
+{
+    atomic_store(&s->quit, false);
+    int rc = pthread_create(&s->thread, NULL, run, s);
+    gw_assert(rc == 0);
 }
 
 int gw_sentry_open(uv_loop_t *loop, const struct gw_sentry_config *config, struct gw_sentry **ret_sentry,
@@ -142,8 +153,7 @@ int gw_sentry_open(uv_loop_t *loop, const struct gw_sentry_config *config, struc
         return gw_err_set(err, rc, "cannot watch for signals: %s", gw_strerror(rc));
     }
     s->wake.data = s;
-    rc = pthread_create(&s->thread, NULL, run, s);
-    gw_assert(rc == 0);
+    begin(s);
     *ret_sentry = s;
     return 0;
 }
@@ -170,6 +180,19 @@ static void on_closed(uv_handle_t *handle)
     if (s->closed != NULL)
         s->closed(s->closed_ud);
     free(s);
+}
+
+void gw_sentry_pause(struct gw_sentry *s)
+{
+    atomic_store(&s->quit, true);
+    poke(s);
+    (void)pthread_join(s->thread, NULL);
+    tell(s);
+}
+
+void gw_sentry_resume(struct gw_sentry *s)
+{
+    begin(s);
 }
 
 void gw_sentry_close(struct gw_sentry *s, void (*cb)(void *ud), void *ud)

@@ -47,6 +47,11 @@ void gw_sentry_arm(struct gw_sentry *s, uint64_t deadline_ms);
 /* The loop has taken all signals delivered so far and armed what they need. */
 void gw_sentry_taken(struct gw_sentry *s);
 
+/* Signals stay with the kernel from here on, also over an exec, and those that were taken before have been told when
+ * it returns; no deadline strikes until gw_sentry_resume(). */
+void gw_sentry_pause(struct gw_sentry *s);
+void gw_sentry_resume(struct gw_sentry *s);
+
 /* Ends the thread; cb is called from the loop, and s is freed after it. */
 void gw_sentry_close(struct gw_sentry *s, void (*cb)(void *ud), void *ud);
 
