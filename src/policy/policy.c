@@ -78,6 +78,17 @@ int gw_policy_load(const char *path, const char *lua_dir, struct gw_policy **ret
     return open_policy(absolute(path), gw_strdup(lua_dir), gw_sources_new(), ret_policy, err);
 }
 
+int gw_policy_load_from(struct gw_sources *sources, const char *path, const char *lua_dir,
+                        struct gw_policy **ret_policy, struct gw_err *err)
+{
+    return open_policy(absolute(path), gw_strdup(lua_dir), gw_sources_ref(sources), ret_policy, err);
+}
+
+const struct gw_sources *gw_policy_sources(const struct gw_policy *p)
+{
+    return p->path != NULL ? p->sources : NULL;
+}
+
 int gw_policy_reopen(const struct gw_policy *p, struct gw_policy **ret_policy, struct gw_err *err)
 {
     if (p->path == NULL) {

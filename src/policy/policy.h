@@ -12,6 +12,7 @@
 
 struct gw_err;
 struct gw_policy;
+struct gw_sources;
 
 /* ---- life ---- */
 /* Makes the timer that enforces deadlines, for the calling thread; once per process, before any load. */
@@ -22,6 +23,11 @@ void gw_policy_fini(void);
  * limits of a call (reading files does not count) and checks hooks and `api`. On failure err says FILE:LINE:
  * what, and nothing else has changed. Returns 0 or a negative errno (-ENOENT, -EINVAL, -ETIME, -ENOMEM). */
 int gw_policy_load(const char *path, const char *lua_dir, struct gw_policy **ret_policy, struct gw_err *err);
+/* The same from what another process has read; what sources lack is read. Takes a reference of its own. */
+int gw_policy_load_from(struct gw_sources *sources, const char *path, const char *lua_dir,
+                        struct gw_policy **ret_policy, struct gw_err *err);
+/* What it was loaded from, borrowed; NULL: the built-in one. */
+const struct gw_sources *gw_policy_sources(const struct gw_policy *p);
 /* A policy without hooks: every answer is the built-in one. */
 struct gw_policy *gw_policy_builtin(void);
 /* Loads again from p's kept sources (nothing is read from disk). */

@@ -184,6 +184,39 @@ const char *gw_sources_path(const struct gw_sources *s, size_t i)
     return s->files[i].chunk + 1;
 }
 
+// ---- to another process ----
+
+void gw_sources_pack(const struct gw_sources *s, struct gw_buf *out)
+{
+    for (size_t i = 0; i < s->count; i++) {
+        uint32_t lens[2] = {(uint32_t)strlen(gw_sources_path(s, i)), (uint32_t)s->files[i].len};
+        gw_buf_add(out, (const char *)lens, sizeof lens); // for this machine only
+        gw_buf_add(out, gw_sources_path(s, i), lens[0]);
+        gw_buf_add(out, s->files[i].text, lens[1]);
+    }
+}
+
+struct gw_sources *gw_sources_unpack(const char *data, size_t n)
+{
+    struct gw_sources *s = gw_sources_new();
+    uint32_t lens[2];
+    while (n > 0) {
+        if (n >= sizeof lens)
+            memcpy(lens, data, sizeof lens);
+        if (n < sizeof lens || lens[1] > FILE_BYTES_MAX || n - sizeof lens < (size_t)lens[0] + lens[1])
+            return gw_sources_unref(s);
+        data += sizeof lens;
+        struct source f = {.chunk = gw_asprintf("@%.*s", (int)lens[0], data),
+                           .text = gw_memdup0(data + lens[0], lens[1]),
+                           .len = lens[1]};
+        s->files = gw_realloc(s->files, (s->count + 1) * sizeof *s->files);
+        s->files[s->count++] = f;
+        data += (size_t)lens[0] + lens[1];
+        n -= sizeof lens + lens[0] + lens[1];
+    }
+    return s;
+}
+
 // ---- compiling ----
 
 /* A syntax error as "PATH:LINE: message": Lua shortens long names, so its own is cut off. */

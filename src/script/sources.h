@@ -34,6 +34,11 @@ size_t gw_sources_count(const struct gw_sources *s);
 /* The path of the i-th file that was read, from 0. */
 const char *gw_sources_path(const struct gw_sources *s, size_t i);
 
+/* All of s as bytes, for another process, and back: NULL when they are damaged. */
+struct gw_buf;
+void gw_sources_pack(const struct gw_sources *s, struct gw_buf *out);
+struct gw_sources *gw_sources_unpack(const char *data, size_t n);
+
 /* Compiles path from s (text chunks only, chunk name "@PATH") and leaves the function on the stack.
  * Returns 0 or a negative errno; a syntax error gives "FILE:LINE: message". Raises nothing. */
 int gw_sources_compile(struct gw_sources *s, lua_State *L, const char *path, struct gw_err *err);
