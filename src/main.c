@@ -219,8 +219,11 @@ static char *own_program(const char *called)
                 self.st_dev == named.st_dev && self.st_ino == named.st_ino;
     if (same)
         return gw_path_absolute(called);
+    static const char gone[] = " (deleted)"; // an upgrade has put another file there: that is the one to start
     char exe[4096];
-    ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
+    ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1), tail = sizeof gone - 1;
+    if (n > tail && memcmp(exe + n - tail, gone, (size_t)tail) == 0)
+        n -= tail;
     return n > 0 ? gw_memdup0(exe, (size_t)n) : gw_strdup(called);
 }
 

@@ -1,7 +1,7 @@
-/* history.c - outcomes of requests, kept for later questions, also those put to the next process.
+/* history.c - requests and their outcomes, kept for later questions, also those put to the next process.
  *
- * A file of its own, one object a line, appended at each outcome and trimmed now and then: an answer that was
- * given about a restart must not need the store that the restart may have been about. */
+ * A file of its own, one object a line, appended when a request is made (outcome null) and when it ends, trimmed now
+ * and then: an answer that was given about a restart must not need the store that the restart may have been about. */
 #include "host/inside.h"
 
 #include "os/statedir.h"
@@ -14,42 +14,70 @@
 enum { HISTORY_BYTES = 1 << 20, TRIM_BYTES = 256 << 10, LINES_KEPT = 100 };
 static const char name[] = "restarts.jsonl";
 
-/* Rewrites the file with its last hundred lines; restore: they are taken back too. */
-static void trim(struct gw_host *h, bool restore)
+/* What the file says, by id, in the order of the last word about each; the caller's. */
+static json_t *read_all(struct gw_host *h)
 {
     char *path = gw_asprintf("%s/%s", h->options.state_dir, name), *text = NULL;
+    json_t *all = json_object();
     size_t n = 0;
-    if (gw_file_read(path, HISTORY_BYTES, &text, &n, NULL) == 0) {
-        // From behind, so that the last hundred are what is kept; a line that was cut by a crash is left out.
-        struct gw_buf kept = {0};
-        char *from = text + n;
-        int lines = 0;
-        while (from > text && lines <= LINES_KEPT) {
-            from--;
-            if (from == text || from[-1] == '\n')
-                lines += *from != '\0' && *from != '\n';
+    if (gw_file_read(path, HISTORY_BYTES, &text, &n, NULL) < 0)
+        text = gw_strdup("");
+    for (char *line = text, *end; *line != '\0'; line = end + (*end == '\n')) {
+        json_t *o = NULL;
+        end = line + strcspn(line, "\n");
+        // A line that was cut by a crash is left out.
+        bool good = gw_json_parse(line, (size_t)(end - line), &o, NULL) == 0 && json_is_object(o);
+        const char *id = good ? json_string_value(json_object_get(o, "request_id")) : NULL;
+        if (id != NULL) {
+            (void)json_object_del(all, id);
+            (void)json_object_set(all, id, o);
         }
-        for (char *line = from, *end; *line != '\0'; line = end + (*end == '\n')) {
-            end = line + strcspn(line, "\n");
-            json_t *o = NULL;
-            if (gw_json_parse(line, (size_t)(end - line), &o, NULL) == 0 && json_is_object(o)) {
-                if (restore)
-                gw_sched_restore(h->sched, o);
-                gw_buf_add(&kept, line, (size_t)(end - line));
-                gw_buf_adds(&kept, "\n");
-            }
-            json_decref(o);
-        }
-        (void)gw_file_write(h->dir_fd, name, kept.data != NULL ? kept.data : "", kept.len, 0600, NULL);
-        gw_buf_fini(&kept);
+        json_decref(o);
     }
     free(text);
     free(path);
+    return all;
+}
+
+/* Rewrites the file with the last hundred of them. */
+static void write_all(struct gw_host *h, const json_t *all)
+{
+    struct gw_buf kept = {0};
+    size_t n = json_object_size(all), i = 0;
+    const char *id;
+    json_t *o;
+    json_object_foreach((json_t *)all, id, o)
+    {
+        if (i++ + LINES_KEPT < n)
+            continue;
+        char *line = gw_json_text(o);
+        gw_buf_addf(&kept, "%s\n", line);
+        free(line);
+    }
+    (void)gw_file_write(h->dir_fd, name, kept.data != NULL ? kept.data : "", kept.len, 0600, false, NULL);
+    gw_buf_fini(&kept);
 }
 
 void gw_history_load(struct gw_host *h)
 {
-    trim(h, true);
+    json_t *all = read_all(h), *o;
+    const char *id;
+    bool changed = json_object_size(all) > LINES_KEPT;
+    json_object_foreach(all, id, o)
+    {
+        const struct gw_restart *r = gw_sched_find(h->sched, id);
+        bool open = json_is_null(json_object_get(o, "outcome"));
+        if (open && (r == NULL || r->outcome[0] != '\0')) {
+            gw_json_set(o, "outcome", json_string("failed"));
+            gw_json_set(o, "why", json_string("the host died before it was carried out"));
+            changed = true;
+        }
+        if (r == NULL)
+            gw_sched_restore(h->sched, o);
+    }
+    if (changed)
+        write_all(h, all);
+    json_decref(all);
 }
 
 void gw_history_keep(struct gw_host *h, const struct gw_restart *r)
@@ -66,8 +94,11 @@ void gw_history_keep(struct gw_host *h, const struct gw_restart *r)
     bool grown = fd >= 0 && lseek(fd, 0, SEEK_END) > TRIM_BYTES;
     if (fd >= 0)
         (void)close(fd);
-    if (grown)
-        trim(h, false); // a host may live for very many restarts
+    if (grown) { // a host may live for very many restarts
+        json_t *all = read_all(h);
+        write_all(h, all);
+        json_decref(all);
+    }
     gw_buf_fini(&line);
     free(text);
     json_decref(o);

@@ -47,7 +47,7 @@ static int save(int dir_fd, json_t *boots, struct gw_err *err)
     gw_json_set(o, "boots", json_incref(boots));
     char *text = gw_json_text(o);
     json_decref(o);
-    int rc = gw_file_write(dir_fd, name, text, strlen(text), 0600, err);
+    int rc = gw_file_write(dir_fd, name, text, strlen(text), 0600, false, err);
     free(text);
     return rc;
 }

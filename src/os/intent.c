@@ -199,7 +199,7 @@ int gw_intent_write(int dir_fd, const struct gw_intent *intent, struct gw_err *e
     json_decref(o);
     // Readable, because root may write it for a host that runs as another user; the folder is private anyway.
     int rc = n > GW_INTENT_BYTES ? gw_err_set(err, -EINVAL, "the reason is too long: an intent has at most 1024 bytes")
-                                 : gw_file_write(dir_fd, NAME, text, n, 0644, err);
+                                 : gw_file_write(dir_fd, NAME, text, n, 0644, false, err);
     free(text);
     return rc;
 }

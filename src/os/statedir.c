@@ -86,7 +86,8 @@ int gw_statedir_open(const char *path, int *ret_fd, struct gw_err *err)
     return 0;
 }
 
-int gw_file_write(int dir_fd, const char *name, const void *data, size_t n, unsigned mode, struct gw_err *err)
+int gw_file_write(int dir_fd, const char *name, const void *data, size_t n, unsigned mode, bool durable,
+                  struct gw_err *err)
 {
     char tmp[256], tag[17];
     gw_random_hex(8, tag);
@@ -102,7 +103,7 @@ int gw_file_write(int dir_fd, const char *name, const void *data, size_t n, unsi
         else if (w > 0)
             done += (size_t)w;
     }
-    if (rc == 0 && fsync(fd) < 0)
+    if (rc == 0 && durable && fsync(fd) < 0)
         rc = -errno;
     (void)close(fd);
     if (rc == 0 && renameat(dir_fd, tmp, dir_fd, name) < 0)
@@ -181,7 +182,7 @@ int gw_token_load(int dir_fd, const char *dir, const char *path, char **ret_toke
         char token[65];
         gw_random_hex(32, token);
         char *line = gw_asprintf("%s\n", token);
-        rc = gw_file_write(dir_fd, "token", line, strlen(line), 0600, err);
+        rc = gw_file_write(dir_fd, "token", line, strlen(line), 0600, true, err);
         free(line);
         if (rc == 0)
             *ret_token = gw_strdup(token);

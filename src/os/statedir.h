@@ -1,6 +1,7 @@
 /* statedir.h - the folder that one host owns: 0700, ours, and files in it written whole. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct gw_err;
@@ -18,8 +19,10 @@ int gw_statedir_open(const char *path, int *ret_fd, struct gw_err *err);
  * *ret_token is the caller's, without white space around it. */
 int gw_token_load(int dir_fd, const char *dir, const char *path, char **ret_token, struct gw_err *err);
 
-/* Writes data to name below dir_fd: a new file, mode, fsync, rename over. Returns 0 or a negative errno. */
-int gw_file_write(int dir_fd, const char *name, const void *data, size_t n, unsigned mode, struct gw_err *err);
+/* Writes data to name below dir_fd: a new file, mode, rename over; durable: it also survives a power cut, for which the
+ * disk is waited for. Returns 0 or a negative errno. */
+int gw_file_write(int dir_fd, const char *name, const void *data, size_t n, unsigned mode, bool durable,
+                  struct gw_err *err);
 
 /* Reads all of path, a regular file of at most max bytes; *ret_data has a NUL behind it, caller frees. */
 int gw_file_read(const char *path, size_t max, char **ret_data, size_t *ret_n, struct gw_err *err);

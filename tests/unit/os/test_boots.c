@@ -88,7 +88,7 @@ static void a_damaged_file_is_begun_anew(void **state)
 {
     struct gw_err err = {0};
     unsigned unclean = 99;
-    assert_int_equal(gw_file_write(fd, "boots.json", "{\"boots\":7}", 11, 0600, NULL), 0);
+    assert_int_equal(gw_file_write(fd, "boots.json", "{\"boots\":7}", 11, 0600, false, NULL), 0);
     assert_int_equal(gw_boots_begin(fd, "a", NULL, 1000, WINDOW, &unclean, &err), -EINVAL);
     assert_int_equal(unclean, 0);
     assert_int_equal(begin("b", NULL, 2000), 1);

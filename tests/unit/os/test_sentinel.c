@@ -76,7 +76,7 @@ static void what_is_not_understood_names_the_field(void **state)
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         struct gw_sentinel r = {0};
         struct gw_err err = {0};
-        assert_int_equal(gw_file_write(fd, "restart-sentinel.json", all[i].text, strlen(all[i].text), 0600, NULL), 0);
+        assert_int_equal(gw_file_write(fd, "restart-sentinel.json", all[i].text, strlen(all[i].text), 0600, false, NULL), 0);
         assert_int_equal(gw_sentinel_read(fd, &r, &err), -EINVAL);
         assert_non_null(strstr(err.text, all[i].field));
     }

@@ -113,7 +113,7 @@ static void an_empty_token_file_is_refused(void **state)
     struct gw_err err;
     char *token;
     assert_int_equal(gw_statedir_open(dir, &fd, &err), 0);
-    assert_int_equal(gw_file_write(fd, "t", " \n", 2, 0600, &err), 0);
+    assert_int_equal(gw_file_write(fd, "t", " \n", 2, 0600, true, &err), 0);
     char *path = gw_asprintf("%s/t", dir);
     assert_int_equal(gw_token_load(fd, dir, path, &token, &err), -EINVAL);
     free(path);
@@ -130,8 +130,8 @@ static void a_write_replaces_the_whole_file_or_nothing(void **state)
     char *text;
     size_t n;
     assert_int_equal(gw_statedir_open(dir, &fd, &err), 0);
-    assert_int_equal(gw_file_write(fd, "f", "one", 3, 0600, &err), 0);
-    assert_int_equal(gw_file_write(fd, "f", "three", 5, 0600, &err), 0);
+    assert_int_equal(gw_file_write(fd, "f", "one", 3, 0600, true, &err), 0);
+    assert_int_equal(gw_file_write(fd, "f", "three", 5, 0600, true, &err), 0);
     char *path = gw_asprintf("%s/f", dir);
     assert_int_equal(gw_file_read(path, 100, &text, &n, &err), 0);
     assert_string_equal(text, "three");
@@ -139,7 +139,7 @@ static void a_write_replaces_the_whole_file_or_nothing(void **state)
     assert_int_equal(gw_file_read(path, 4, &text, &n, &err), -EFBIG);
     assert_int_equal(gw_file_read(dir, 4, &text, &n, &err), -EISDIR);
     assert_int_equal(mkdirat(fd, "d", 0700), 0);
-    assert_true(gw_file_write(fd, "d", "x", 1, 0600, &err) < 0);
+    assert_true(gw_file_write(fd, "d", "x", 1, 0600, true, &err) < 0);
     free(path);
     (void)close(fd);
 }
