@@ -54,8 +54,11 @@ static int check_options(struct gw_host *h, struct gw_err *err)
     return 0;
 }
 
-static int check_open(struct gw_host *h, struct gw_err *err)
+static int check_sockets(struct gw_host *h, struct gw_err *err)
 {
+    if (h->socket_count > GW_SOCKETS_MAX)
+        return gw_err_set(err, -E2BIG, "%zu listening sockets are more than the %d that the next process could be given: "
+                          "give fewer --listen", h->socket_count, GW_SOCKETS_MAX);
     for (size_t i = 0; h->options.open && i < h->socket_count; i++)
         if (!h->sockets[i].loopback)
             return gw_err_set(err, -EINVAL, "--open serves without a token, so it listens on loopback and unix "
@@ -105,14 +108,15 @@ void gw_boot_open(struct gw_host *h)
         (void)uv_timer_init(&h->loop, timers[i]);
         timers[i]->data = h;
     }
-    if (gw_reaper_needed())
-        h->reaper = gw_reaper_open(&h->loop, is_waited_for, h);
     gw_restarts_open(h);
     h->standby.origin_fd = h->standby.control_fd = h->standby.memory_fd = -1;
     if (h->options.handover_fd >= 0 && gw_standby_meet(h, &err) < 0) {
         fail_config(h, &err);
         return;
     }
+    // An image in the same pid is the parent of what the image before has started, too.
+    if (gw_reaper_needed() || h->standby.memory_fd >= 0)
+        h->reaper = gw_reaper_open(&h->loop, is_waited_for, h);
     gw_log(GW_INFO, "host.starting",
            json_pack("{ssss}", "version", h->options.version, "state_dir", h->options.state_dir),
            "gwhost %s starts", h->options.version);
@@ -122,17 +126,10 @@ void gw_boot_open(struct gw_host *h)
         fail_config(h, &err);
         return;
     }
-    if (gw_policy_load(h->options.policy, h->options.lua_dir, &h->policy, &err) < 0) {
-        gw_log(GW_ERROR, "policy.rejected",
-               json_pack("{soso}", "path", gw_json_string(h->options.policy), "error", gw_json_string(err.text)),
-               "the policy cannot be used; nothing was started");
+    if (gw_host_first_policy(h, &err) < 0) {
         leave(h, GW_EXIT_CONFIG, err.text);
         return;
     }
-    gw_log(GW_INFO, "policy.loaded",
-           json_pack("{sososo}", "path", gw_json_string(gw_policy_path(h->policy)), "sha256",
-                     json_string(gw_policy_sha256(h->policy)), "name", gw_json_string(gw_policy_name(h->policy))),
-           "policy '%s' is in force", gw_policy_name(h->policy));
     gw_watchdog_arm(h, UINT64_MAX, "starting", "gateway.stop_shutdown_timeout");
     if (!h->standby.active) {
         h->lock_since_ms = gw_now_ms();
@@ -184,15 +181,17 @@ int gw_boot_serve(struct gw_host *h, struct gw_err *err)
                                  .kept = json_object(),
                                  .ops = NULL,
                                  .ud = h};
-    return check_open(h, err);
+    return check_sockets(h, err);
 }
 
-int gw_boot_own(struct gw_host *h, const char *predecessor, struct gw_err *err)
+int gw_boot_own(struct gw_host *h, bool planned, struct gw_err *err)
 {
     gw_boot_describe_lock(h);
-    gw_safe_mode_begin(h, predecessor);
+    if (!planned) {
+        gw_safe_mode_begin(h, NULL);
+        gw_history_load(h);
+    }
     gw_update_read(h);
-    gw_history_load(h);
     return gw_boot_open_work(h, err);
 }
 
@@ -208,7 +207,7 @@ static void with_lock(struct gw_host *h)
         give_up(h, &err, GW_EXIT_CONFIG);
         return;
     }
-    if (gw_control_open(h, -1, &err) < 0 || gw_boot_own(h, NULL, &err) < 0) {
+    if (gw_control_open(h, -1, &err) < 0 || gw_boot_own(h, false, &err) < 0) {
         give_up(h, &err, GW_EXIT_FAILED);
         return;
     }
@@ -366,6 +365,8 @@ void gw_boot_close(struct gw_host *h)
     gw_boot_close_work(h);
     if (h->net != NULL)
         gw_net_close(h->net, NULL, NULL);
+    for (size_t i = 0; h->standby.active && !h->standby.arrived && i < h->socket_count; i++)
+        h->sockets[i].kept = true; // its file is not ours to remove
     (void)gw_listen_close(h->sockets, h->socket_count, true);
     free(h->sockets);
     if (h->watching)
@@ -374,8 +375,12 @@ void gw_boot_close(struct gw_host *h)
     for (int i = 0; i < POLICIES_KEPT; i++)
         h->older[i] = gw_policy_free(h->older[i]);
     gw_policy_fini();
-    if (!h->departed) // else it is the next process that says so
+    // A restart that is still open: one that has departed, or not arrived, leaves it to the process that serves.
+    bool ours = !h->departed && (!h->standby.active || h->standby.arrived || h->standby.gone);
+    if (ours && h->mode == GW_MODE_SUPERVISED && h->exit_code == GW_EXIT_OK)
         gw_restarts_end(h, "restarted", "another process comes back");
+    else if (ours)
+        gw_restarts_end(h, "failed", "this host has ended before it was carried out");
     gw_safe_mode_end(h);
     gw_succession_end(h);
     gw_standby_close(h);
@@ -396,7 +401,8 @@ void gw_boot_close(struct gw_host *h)
         if (!h->departed)
             gw_log(GW_INFO, "lock.released", NULL, "the state directory is free");
     }
-    gw_log(GW_INFO, "host.exiting", json_pack("{si}", "code", h->exit_code), "exits with %d", h->exit_code);
+    gw_log(GW_INFO, "host.exiting", json_pack("{si}", "code", h->exit_code), "pid %d exits with %d", (int)getpid(),
+           h->exit_code);
     gw_supervision_linger(h);
     if (h->sentry != NULL)
         gw_sentry_close(h->sentry, NULL, NULL);

@@ -129,7 +129,7 @@ static void arm_report(struct gw_host *h)
     (void)uv_timer_start(&d->report, on_report, (uint64_t)every, (uint64_t)every);
 }
 
-static void arm_watchdog(struct gw_host *h)
+void gw_drain_arm_watchdog(struct gw_host *h)
 {
     struct drain *d = &h->drain;
     int64_t after = gw_budget_forced_exit(d->budget.budget_ms == GW_UNLIMITED ? GW_NO_END : d->budget.budget_ms);
@@ -151,7 +151,7 @@ void gw_drain_arm(struct gw_host *h)
     bool first = !d->active;
     d->active = true;
     uv_update_time(&h->loop);
-    arm_watchdog(h);
+    gw_drain_arm_watchdog(h);
     if (first)
         d->started_ms = gw_now_ms();
     counts.tasks -= counts.excused_tasks;
@@ -212,7 +212,7 @@ void gw_drain_rebudget(struct gw_host *h)
         (void)snprintf(limit, sizeof limit, "at most %lld ms now", (long long)d->budget.budget_ms);
     gw_supervision_status(h, true, "Draining, %s", limit);
     gw_work_fence(h->work, d->budget.accept_queue && !d->to_stop);
-    arm_watchdog(h);
+    gw_drain_arm_watchdog(h);
     uv_update_time(&h->loop);
     arm_report(h);
     arm_nearest(h);
@@ -223,7 +223,7 @@ void gw_drain_force(struct gw_host *h)
     struct drain *d = &h->drain;
     d->forced = true;
     d->budget = (struct gw_budget_answer){.report_every_ms = -1};
-    arm_watchdog(h);
+    gw_drain_arm_watchdog(h);
     gw_log(GW_INFO, "drain.skipped", NULL, "forced: what still runs is not waited for");
     gw_host_post(h, GW_EV_DRAIN_OVER);
 }

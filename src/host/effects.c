@@ -53,7 +53,7 @@ static void arm_drain(struct gw_host *h)
 {
     // Clients that are answered from here on know that the connection ends, before it does.
     if (h->state != GW_DRAINING)
-        gw_net_say_close(h->net);
+        gw_net_say_close(h->net, true);
     if (h->state != GW_DRAINING)
         gw_supervision_stopping(h);
     if (h->state == GW_STOPPING || h->state == GW_WINDING_DOWN) {
@@ -137,8 +137,7 @@ static void take_back(struct gw_host *h)
     gw_boot_describe_lock(h);
     gw_log(GW_INFO, "lock.acquired", json_pack("{so}", "path", gw_json_string(h->options.state_dir)),
            "this host owns the state directory again");
-    gw_safe_mode_begin(h, h->succession.boot_id);
-    if (gw_boot_open_work(h, &err) < 0) {
+    if ((gw_net_wind_up(h->net) && gw_boot_listen(h, &err) < 0) || gw_boot_open_work(h, &err) < 0) {
         h->cannot_serve = true;
         h->start_err = err;
     }
@@ -160,14 +159,19 @@ static void depart(struct gw_host *h)
         h->sockets[i].kept = true;
     gw_log(GW_INFO, "host.departs", json_pack("{si}", "successor_pid", (int)h->succession.process.pid),
            "pid %d serves now; this process ends", (int)h->succession.process.pid);
+    unsigned left = gw_net_let_go(h->net);
     gw_supervision_departs(h, h->succession.process.pid);
-    if (h->succession.moves)
+    if (left == 0) {
         gw_host_post(h, GW_EV_WOUND_DOWN);
-    else {
-        gw_net_thaw(h->net);
-        gw_net_refuse_held(h->net, 503, "draining", "the gateway restarts; try again");
-        gw_net_wind_down(h->net, 1012, "restarting", GW_IDLE_GRACE_MS, on_wound_down, h);
+        return;
     }
+    // What stays is told before it is closed, and has the time that closing may take to be told in.
+    gw_log(GW_INFO, "connections.left", json_pack("{si}", "connections", (int)left),
+           "%u connections could not be handed over; they are closed politely", left);
+    gw_net_say_close(h->net, true);
+    gw_net_thaw(h->net);
+    gw_net_refuse_held(h->net, 503, "draining", "the gateway restarts; try again");
+    gw_net_wind_down(h->net, 1012, "restarting", GW_CLOSE_MS, on_wound_down, h);
 }
 
 // ---- starting ----
@@ -189,7 +193,8 @@ static void begin(struct gw_host *h)
     gw_watchdog_arm(h, h->options.start_timeout_ms > 0
                            ? gw_now_ms() + h->options.start_timeout_ms + GW_FORCED_EXIT_MS
                            : UINT64_MAX,
-                    "starting", h->generation == 1 ? "gateway.startup_failed" : "gateway.restart_startup_failed");
+                    "starting", h->generation == 1 && !h->standby.active ? "gateway.startup_failed"
+                                                                         : "gateway.restart_startup_failed");
     h->start_over = false;
     h->start_err = (struct gw_err){0};
     json_t *listeners = json_array();
@@ -234,6 +239,8 @@ void gw_effects_start_limit(struct gw_host *h, uint64_t ms)
 /* A start that did not succeed leaves nothing behind. */
 static void drop_started(struct gw_host *h)
 {
+    if (h->stops && h->state == GW_EXITED)
+        gw_standby_say_stop(h);
     (void)uv_timer_stop(&h->start_timer);
     if (h->app == NULL)
         return;
@@ -282,6 +289,8 @@ static void give_up(struct gw_host *h)
 {
     drop_started(h);
     gw_watchdog_disarm(h);
+    gw_standby_arrive(h); // where an image has been gone back to, nothing is ours before
+    gw_update_failed(h, &h->start_err);
     gw_restarts_end(h, "failed", h->start_err.text);
     gw_net_refuse_held(h->net, 503, "draining", "the gateway failed to start and waits for its operator");
     gw_boot_close_work(h);
@@ -342,9 +351,13 @@ static void end_restart(struct gw_host *h)
         return;
     if (h->reverted.code != 0) {
         char *why = gw_asprintf("the new sources did not start, the last good ones serve: %s", h->reverted.text);
+        gw_update_failed(h, &h->reverted);
         gw_restarts_end(h, "failed", why);
         free(why);
     } else if (h->standby.active && h->standby.went_back != NULL && h->generation == 1) {
+        if (r->update)
+            gw_log(GW_ERROR, "update.rolled_back", json_pack("{so}", "error", gw_json_string(h->standby.went_back)),
+                   "the image that this update came from serves on: %s", h->standby.went_back);
         gw_restarts_end(h, r->update ? "rolled_back" : "failed", h->standby.went_back);
     } else if (r->update && !(h->standby.active && h->generation == 1)) {
         gw_restarts_end(h, "failed", h->succession.lost.code < 0 ? h->succession.lost.text : "image unchanged");
@@ -412,6 +425,7 @@ static void wind_down(struct gw_host *h)
         (void)h->app->class->release(h->app, SWEEP_MS);
     }
     gw_net_thaw(h->net);
+    (void)gw_net_wind_up(h->net); // if it was for another image, it is for good now
     gw_control_pause(h, false);
     for (size_t i = 0; i < h->socket_count; i++)
         if (h->sockets[i].kept) { // who waits to be accepted is served by the next process

@@ -12,7 +12,7 @@ bool gw_facts_no_respawn(void)
     static const char *const yes[] = {"1", "true", "yes", "on"};
     const char *value = getenv("GWHOST_NO_RESPAWN");
     for (int i = 0; value != NULL && i < 4; i++)
-        if (strcmp(value, yes[i]) == 0)
+        if (strcasecmp(value, yes[i]) == 0)
             return true;
     return false;
 }

@@ -23,7 +23,17 @@ static json_t *supervisor_json(const struct gw_supervisor *by)
     return o;
 }
 
-json_t *gw_handover_hello(struct gw_host *h, const char *boot_id, struct gw_fd_list *fds)
+static void add_sources(json_t *o, const char *key, const struct gw_sources *s, struct gw_buf *blob)
+{
+    size_t before = blob->len;
+    if (s == NULL)
+        return;
+    gw_sources_pack(s, blob);
+    gw_json_set(o, key, json_integer((json_int_t)(blob->len - before)));
+}
+
+json_t *gw_handover_hello(struct gw_host *h, const char *boot_id, const char *program, bool whole,
+                          struct gw_buf *blob, struct gw_fd_list *fds)
 {
     json_t *o = json_object(), *listeners = json_array();
     int lock[2];
@@ -36,6 +46,7 @@ json_t *gw_handover_hello(struct gw_host *h, const char *boot_id, struct gw_fd_l
         gw_json_set(l, "address", gw_json_string(s->address));
         gw_json_set(l, "word", gw_json_string(s->word));
         gw_json_set(l, "inherited", json_boolean(s->inherited));
+        gw_json_set(l, "kept", json_boolean(s->kept));
         (void)json_array_append_new(listeners, l);
         fds->fds[fds->count++] = s->fd;
     }
@@ -47,6 +58,11 @@ json_t *gw_handover_hello(struct gw_host *h, const char *boot_id, struct gw_fd_l
     gw_json_set(o, "listeners", listeners);
     gw_json_set(o, "supervisor", supervisor_json(&h->supervision.by));
     gw_json_set(o, "token", json_string(h->token));
+    gw_json_set(o, "program", gw_json_string(program));
+    gw_json_set(o, "update", json_boolean(h->succession.update));
+    add_sources(o, "policy_bytes", gw_policy_sources(h->policy), blob);
+    add_sources(o, "next_bytes", whole ? h->next_sources : NULL, blob);
+    add_sources(o, "good_bytes", whole ? h->good_sources : NULL, blob);
     gw_json_set(o, "started_at", json_integer(gw_wall_ms()));
     return o;
 }
@@ -59,6 +75,16 @@ json_t *gw_handover_go(struct gw_host *h)
     gw_json_set(o, "continuation", json_incref(h->continuation));
     gw_json_set(o, "kept", json_incref(h->env.kept));
     gw_json_set(o, "update", json_boolean(r != NULL && r->update));
+    gw_json_set(o, "safe_mode", json_boolean(h->safe_mode));
+    return o;
+}
+
+json_t *gw_handover_last(struct gw_host *h)
+{
+    json_t *o = json_object();
+    gw_json_set(o, "last", json_true());
+    gw_json_set(o, "scheduler", gw_sched_pack(h->sched));
+    gw_json_set(o, "events", json_integer((json_int_t)gw_net_events(h->net)));
     return o;
 }
 
@@ -124,8 +150,25 @@ static void take_supervisor(struct gw_host *h, const json_t *o)
     by->stop_timeout_ms = json_integer_value(json_object_get(o, "stop_timeout_ms"));
 }
 
-int gw_handover_take_hello(struct gw_host *h, const json_t *hello, int *fds, size_t fd_count, struct gw_err *err)
+/* The next `key` bytes of what is left of a blob; false: they are not there, or damaged. */
+static bool take_sources(const json_t *o, const char *key, const char **io_data, size_t *io_left, struct gw_sources **ret)
 {
+    json_int_t n = json_integer_value(json_object_get(o, key));
+    if (json_object_get(o, key) == NULL)
+        return true;
+    *ret = n >= 0 && (size_t)n <= *io_left ? gw_sources_unpack(*io_data, (size_t)n) : NULL;
+    *io_data += n;
+    *io_left -= (size_t)n;
+    return *ret != NULL;
+}
+
+int gw_handover_take_hello(struct gw_host *h, struct gw_letter *letter, struct gw_err *err)
+{
+    const json_t *hello = letter->head;
+    int *fds = letter->fds;
+    size_t fd_count = letter->fd_count, left = letter->blob_bytes;
+    const char *blob = letter->blob, *program = json_string_value(json_object_get(hello, "program"));
+    struct standby *s = &h->standby;
     const char *boot_id = json_string_value(json_object_get(hello, "boot_id"));
     const char *token = json_string_value(json_object_get(hello, "token"));
     json_t *listeners = json_object_get(hello, "listeners");
@@ -133,20 +176,27 @@ int gw_handover_take_hello(struct gw_host *h, const json_t *hello, int *fds, siz
     if (json_integer_value(json_object_get(hello, "contract")) != GW_CONTRACT)
         return gw_err_set(err, -EPROTO, "the predecessor speaks another version of the contract than %d", GW_CONTRACT);
     if (boot_id == NULL || strlen(boot_id) >= sizeof h->boot_id || token == NULL || lock_fds < 1 || lock_fds > 2 ||
-        json_array_size(listeners) + lock_fds != fd_count)
+        json_array_size(listeners) + lock_fds != fd_count ||
+        !take_sources(hello, "policy_bytes", &blob, &left, &s->policy) ||
+        !take_sources(hello, "next_bytes", &blob, &left, &s->next) ||
+        !take_sources(hello, "good_bytes", &blob, &left, &s->good))
         return gw_err_set(err, -EPROTO, "the predecessor's hello is not understood");
     (void)snprintf(h->boot_id, sizeof h->boot_id, "%s", boot_id);
     gw_log_identity(h->boot_id);
     const char *predecessor = json_string_value(json_object_get(hello, "predecessor"));
-    (void)snprintf(h->standby.predecessor, sizeof h->standby.predecessor, "%s", predecessor != NULL ? predecessor : "");
+    (void)snprintf(s->predecessor, sizeof s->predecessor, "%s", predecessor != NULL ? predecessor : "");
     h->token = gw_strdup(token);
-    h->standby.trial = json_is_true(json_object_get(hello, "trial"));
+    s->program = gw_strdup(program);
+    if (s->program != NULL)
+        h->options.program = s->program;
+    s->updates = json_is_true(json_object_get(hello, "update"));
+    s->trial = json_is_true(json_object_get(hello, "trial"));
     take_supervisor(h, json_object_get(hello, "supervisor"));
     for (size_t i = 0; i < lock_fds; i++) {
-        h->standby.lock_fds[i] = fds[i];
+        s->lock_fds[i] = fds[i];
         fds[i] = -1;
     }
-    h->standby.lock_fd_count = lock_fds;
+    s->lock_fd_count = lock_fds;
     for (size_t i = 0; i < json_array_size(listeners); i++) {
         const json_t *l = json_array_get(listeners, i);
         const char *word = json_string_value(json_object_get(l, "word"));
@@ -158,6 +208,7 @@ int gw_handover_take_hello(struct gw_host *h, const json_t *hello, int *fds, siz
         if (rc < 0)
             return rc;
         fds[lock_fds + i] = -1;
+        h->sockets[h->socket_count - 1].kept = json_is_true(json_object_get(l, "kept"));
     }
     return 0;
 }
@@ -174,4 +225,14 @@ void gw_handover_take_go(struct gw_host *h, const json_t *go)
         json_decref(h->continuation);
         h->continuation = json_incref(continuation);
     }
+    h->safe_mode = json_is_true(json_object_get(go, "safe_mode"));
+}
+
+void gw_handover_take_last(struct gw_host *h, const json_t *last)
+{
+    const json_t *scheduler = json_object_get(last, "scheduler"), *events = json_object_get(last, "events");
+    if (json_is_object(scheduler))
+        gw_sched_unpack(h->sched, scheduler);
+    if (json_is_integer(events))
+        gw_net_events_from(h->net, (uint64_t)json_integer_value(events));
 }

@@ -15,13 +15,17 @@ struct gw_fd_list {
     size_t count;
 };
 
-json_t *gw_handover_hello(struct gw_host *h, const char *boot_id, struct gw_fd_list *fds);
+/* blob gets the policy in force; whole: and the sources of the application, for who cannot be asked any more. */
+json_t *gw_handover_hello(struct gw_host *h, const char *boot_id, const char *program, bool whole,
+                          struct gw_buf *blob, struct gw_fd_list *fds);
 json_t *gw_handover_go(struct gw_host *h);
+json_t *gw_handover_last(struct gw_host *h); /* what has changed since, with the last connections */
 json_t *gw_handover_ready(struct gw_host *h);
 json_t *gw_handover_listeners(const struct gw_host *h);
 /* Whether the successor is who and where it was told to be. */
 int gw_handover_check_ready(struct gw_host *h, const char *boot_id, const json_t *ready, struct gw_err *err);
 
 /* Each descriptor that was taken over is -1 after it. */
-int gw_handover_take_hello(struct gw_host *h, const json_t *hello, int *fds, size_t fd_count, struct gw_err *err);
+int gw_handover_take_hello(struct gw_host *h, struct gw_letter *letter, struct gw_err *err);
 void gw_handover_take_go(struct gw_host *h, const json_t *go);
+void gw_handover_take_last(struct gw_host *h, const json_t *last);

@@ -26,7 +26,7 @@
 
 #include <uv.h>
 
-enum { EVENTS_MAX = 64, POLICIES_KEPT = 3 };
+enum { EVENTS_MAX = 64, POLICIES_KEPT = 3, GW_SOCKETS_MAX = 128 };
 
 struct drain {
     bool active;          /* fenced, not yet drained or cut */
@@ -67,6 +67,8 @@ struct succession {
     char boot_id[33], version[64], program[512];
     bool update;
     bool moves;        /* it knows how we describe connections */
+    int spare_fds[8];  /* kept so that the store can be opened again, whatever is accepted meanwhile */
+    size_t spare_count;
     bool switch_waits; /* the application is closed, and it is not ready yet */
     unsigned health_ms;
     uint64_t spawned_ms;
@@ -78,8 +80,11 @@ struct succession {
 struct standby {
     bool active;
     bool trial;                 /* only tried out: it never takes over */
+    bool updates;               /* it is another program than the one before */
     struct gw_channel *channel; /* owned */
     char predecessor[33];       /* its boot id */
+    char *program;              /* owned; options.program is this */
+    struct gw_sources *policy, *next, *good; /* references: what it has read; NULL: it did not say */
     int lock_fds[2];
     size_t lock_fd_count;
     json_t *go;                 /* owned; the word to go on */
@@ -96,6 +101,8 @@ struct standby {
     size_t memory_at;
     int *kept_fds;              /* what must live on if it goes back */
     size_t kept_count;
+    int *left_fds;              /* of these, what is nobody's; closed when there is no way back */
+    size_t left_count;
     char *went_back;            /* why this image was come back to; NULL: it was not */
 };
 
@@ -143,8 +150,7 @@ struct gw_host {
     struct gw_signal stop_sender;
     bool stop_by_signal, stops; /* stops: the stop has been posted, and nothing takes it back */
 
-    uv_poll_t work_poll;
-    bool work_polled;
+    uv_poll_t *work_poll;    /* owned; frees itself once it is closed */
     bool store_down;         /* the store cannot be written right now */
     uv_timer_t work_timer, start_timer, close_timer, lock_timer;
     uint64_t lock_since_ms;
@@ -173,8 +179,9 @@ void gw_boot_take_lock(struct gw_host *h);    /* tries until it has it; then goe
 int gw_boot_acquire(struct gw_host *h, pid_t *ret_owner, struct gw_err *err);
 int gw_boot_listen(struct gw_host *h, struct gw_err *err);
 int gw_boot_serve(struct gw_host *h, struct gw_err *err); /* what needs the lock and writes nothing */
-/* What only the owner of the state directory may do; predecessor: the boot that hands over, or NULL. */
-int gw_boot_own(struct gw_host *h, const char *predecessor, struct gw_err *err);
+/* What only the owner of the state directory may do. planned: its predecessor still lives, and the record of
+ * boots and outcomes is its until the connections are ours. */
+int gw_boot_own(struct gw_host *h, bool planned, struct gw_err *err);
 void gw_boot_describe_lock(struct gw_host *h);
 int gw_boot_open_work(struct gw_host *h, struct gw_err *err);
 void gw_boot_close_work(struct gw_host *h);
@@ -192,8 +199,9 @@ void gw_prepare_refuse(struct gw_host *h);
 void gw_prepare_roll_back(struct gw_host *h);
 /* The restart under way goes on in this process after all. */
 void gw_prepare_stay(struct gw_host *h, const char *why);
-/* Asks the policy; force asks nobody. */
-struct gw_mode_answer gw_prepare_mode(struct gw_host *h, const struct gw_restart *r, char *ret_why, size_t size);
+/* Asks the policy (force asks nobody) and says what is carried out of its answer, *ret_asked, here. */
+struct gw_mode_answer gw_prepare_mode(struct gw_host *h, const struct gw_restart *r, enum gw_mode *ret_asked,
+                                      char *ret_why, size_t size);
 
 /* succession.c */
 void gw_succession_prove(struct gw_host *h, const char *program, bool update, int64_t health_ms);
@@ -201,6 +209,7 @@ void gw_succession_switch(struct gw_host *h);
 void gw_succession_go(struct gw_host *h);
 void gw_succession_end(struct gw_host *h);  /* kills and reaps it, unless it serves */
 void gw_succession_stop(struct gw_host *h); /* a stop reaches it, whatever it is */
+const char *gw_succession_program(const struct gw_host *h); /* what the next process updates itself from */
 
 /* reexec.c: returns only if it failed */
 int gw_reexec(struct gw_host *h, const char *path, struct gw_err *err);
@@ -210,6 +219,7 @@ void gw_reexec_back(struct gw_host *h, const char *why); /* nothing when there i
 int gw_standby_meet(struct gw_host *h, struct gw_err *err);
 int gw_standby_get_ready(struct gw_host *h, struct gw_err *err);
 void gw_standby_fail(struct gw_host *h, const char *why);
+void gw_standby_say_stop(struct gw_host *h); /* the predecessor shall stop too: it is one host */
 void gw_standby_take_over(struct gw_host *h);
 void gw_standby_say_started(struct gw_host *h);
 void gw_standby_arrive(struct gw_host *h);
@@ -222,12 +232,15 @@ void gw_update_read(struct gw_host *h);
 void gw_update_served(struct gw_host *h);
 
 /* safe_mode.c */
+/* Records this boot; predecessor: the one that it replaces as planned, or NULL. */
 void gw_safe_mode_begin(struct gw_host *h, const char *predecessor);
 void gw_safe_mode_leave(struct gw_host *h);
 void gw_safe_mode_end(struct gw_host *h);
 
 /* sources.c: files of a generation and of the policy */
 int gw_host_prepare_app(struct gw_host *h, struct gw_err *err);
+/* The first policy of this process; a successor takes its predecessor's when the file cannot be used. */
+int gw_host_first_policy(struct gw_host *h, struct gw_err *err);
 /* Loads the policy afresh; one that cannot be used leaves the old in force. err may be NULL. */
 int gw_host_reload_policy(struct gw_host *h, const char *because, struct gw_err *err);
 /* The version before; -ENOENT when there is none. */
@@ -238,6 +251,7 @@ void gw_host_watch(struct gw_host *h);
 void gw_drain_ask(struct gw_host *h, bool to_stop);
 void gw_drain_budget(struct gw_host *h, bool to_stop, const struct gw_restart *r, struct gw_budget_answer *ret);
 void gw_drain_arm(struct gw_host *h);
+void gw_drain_arm_watchdog(struct gw_host *h); /* again, after what it is reckoned from has changed */
 void gw_drain_rebudget(struct gw_host *h);
 void gw_drain_force(struct gw_host *h);
 void gw_drain_cut(struct gw_host *h);

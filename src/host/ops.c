@@ -94,7 +94,7 @@ static json_t *dry_run(struct gw_host *h, const struct gw_ask *ask)
     (void)snprintf(r.source, sizeof r.source, "%s", ask->source);
     (void)snprintf(r.reason, sizeof r.reason, "%s", ask->reason != NULL ? ask->reason : "gateway.restart");
     char why[256];
-    enum gw_mode mode = gw_prepare_mode(h, &r, why, sizeof why).mode;
+    enum gw_mode asked, mode = gw_prepare_mode(h, &r, &asked, why, sizeof why).mode;
     struct gw_budget_answer budget = {0};
     if (!r.force)
         gw_drain_budget(h, false, &r, &budget);
@@ -289,8 +289,12 @@ static bool has_work(struct gw_control_client *c, json_t *request)
 {
     if (c->host->work != NULL)
         return true;
-    gw_control_refuse(c, json_object_get(request, "id"), "store_unavailable",
-                      "the host failed to start and has given up its store; restart it first");
+    if (c->host->state == GW_FAILED)
+        gw_control_refuse(c, json_object_get(request, "id"), "store_unavailable",
+                          "the host failed to start and has given up its store; restart it first");
+    else
+        gw_control_refuse(c, json_object_get(request, "id"), "draining",
+                          "the host is on its way to its next process; try again in a moment");
     return false;
 }
 

@@ -12,11 +12,15 @@ void gw_prepare_refuse(struct gw_host *h)
         gw_restarts_look(h);
         return;
     }
-    gw_log(GW_ERROR, "restart.refused",
-           json_pack("{ssso}", "request_id", r->id, "why", gw_json_string(h->prepare_err.text)),
-           "the new sources cannot be used; generation %u serves on. Mend the file and ask again", h->generation);
     // Who sends SIGTERM expects an end: it does not get a host that serves on.
     bool by_term = strcmp(r->signal, "SIGTERM") == 0;
+    json_t *fields = json_pack("{ssso}", "request_id", r->id, "why", gw_json_string(h->prepare_err.text));
+    if (by_term)
+        gw_log(GW_ERROR, "restart.refused", fields,
+               "the new sources cannot be used; it was a SIGTERM that asked, so this host stops. Mend the file");
+    else
+        gw_log(GW_ERROR, "restart.refused", fields,
+               "the new sources cannot be used; generation %u serves on. Mend the file and ask again", h->generation);
     gw_restarts_end(h, "refused", h->prepare_err.text);
     if (by_term) {
         h->stop_by_signal = true;
@@ -44,30 +48,27 @@ static const char *never_respawns(struct gw_host *h, enum gw_mode mode)
     return mode == GW_MODE_RESPAWN && h->lock == NULL ? "the lock is not held" : NULL;
 }
 
-/* What is carried out of what was decided, here. */
-static enum gw_mode carried_out(struct gw_host *h, enum gw_mode mode)
+/* What is carried out of what was decided, here; *ret_why says why it is another mode, or is NULL. */
+static enum gw_mode carried_out(struct gw_host *h, const struct gw_restart *r, enum gw_mode mode, const char **ret_why)
 {
-    const char *by = gw_supervision_by(h), *why = NULL;
-    enum gw_mode other = mode;
-    if (mode == GW_MODE_SUPERVISED && by == NULL)
-        gw_log(GW_WARN, "restart.unsupervised", NULL,
-               "the mode is 'supervised', but no supervisor was found: this process ends, and who starts it again?");
+    const char *by = gw_supervision_by(h);
+    *ret_why = NULL;
+    if (mode != GW_MODE_SUPERVISED && by != NULL && r != NULL && strcmp(r->signal, "SIGTERM") == 0) {
+        *ret_why = "a SIGTERM under a supervisor means that the process ends";
+        return GW_MODE_SUPERVISED;
+    }
     if (mode == GW_MODE_IN_PROCESS || mode == GW_MODE_SUPERVISED)
         return mode;
-    why = never_respawns(h, mode);
-    if (why != NULL) {
-        other = GW_MODE_IN_PROCESS;
-    } else if (mode == GW_MODE_RESPAWN && (h->supervision.by.pid1 || (by != NULL && !gw_supervision_follows(h)))) {
-        other = GW_MODE_REEXEC;
-        why = h->supervision.by.pid1 ? "pid 1 cannot leave" : "the supervisor watches this pid";
-    }
-    if (other != mode)
-        gw_log(GW_WARN, "restart.mode_changed", json_pack("{ssssss}", "asked", gw_mode_name(mode), "mode", gw_mode_name(other), "why", why),
-               "'%s' becomes '%s': %s", gw_mode_name(mode), gw_mode_name(other), why);
-    return other;
+    *ret_why = never_respawns(h, mode);
+    if (*ret_why != NULL)
+        return GW_MODE_IN_PROCESS;
+    if (mode == GW_MODE_REEXEC || (!h->supervision.by.pid1 && (by == NULL || gw_supervision_follows(h))))
+        return mode;
+    *ret_why = h->supervision.by.pid1 ? "pid 1 cannot leave" : "the supervisor watches this pid";
+    return GW_MODE_REEXEC;
 }
 
-struct gw_mode_answer gw_prepare_mode(struct gw_host *h, const struct gw_restart *r, char *ret_why, size_t size)
+static struct gw_mode_answer ask_mode(struct gw_host *h, const struct gw_restart *r, char *ret_why, size_t size)
 {
     struct gw_mode_answer answer = {.mode = GW_MODE_IN_PROCESS, .health_timeout_ms = -1, .exit_delay_ms = -1};
     struct gw_decision d;
@@ -87,6 +88,18 @@ struct gw_mode_answer gw_prepare_mode(struct gw_host *h, const struct gw_restart
     return answer;
 }
 
+struct gw_mode_answer gw_prepare_mode(struct gw_host *h, const struct gw_restart *r, enum gw_mode *ret_asked,
+                                      char *ret_why, size_t size)
+{
+    const char *changed;
+    struct gw_mode_answer answer = ask_mode(h, r, ret_why, size);
+    *ret_asked = answer.mode;
+    answer.mode = carried_out(h, r, answer.mode, &changed);
+    if (changed != NULL)
+        (void)snprintf(ret_why, size, "'%s' becomes '%s': %s", gw_mode_name(*ret_asked), gw_mode_name(answer.mode), changed);
+    return answer;
+}
+
 /* A policy that would not load at the switch is better known now, while nothing has been torn down. */
 static void try_policy(struct gw_host *h)
 {
@@ -103,17 +116,19 @@ static void try_policy(struct gw_host *h)
 static bool choose_mode(struct gw_host *h, const struct gw_restart *r)
 {
     char why[256];
-    struct gw_mode_answer answer = gw_prepare_mode(h, r, why, sizeof why);
-    enum gw_mode mode = answer.mode;
-    if (mode != GW_MODE_SUPERVISED && gw_supervision_by(h) != NULL && strcmp(r->signal, "SIGTERM") == 0) {
-        mode = GW_MODE_SUPERVISED;
-        (void)snprintf(why, sizeof why, "a SIGTERM under a supervisor (%s) means that the process ends",
-                       gw_supervision_by(h));
-    }
-    h->mode = carried_out(h, mode);
+    enum gw_mode asked;
+    struct gw_mode_answer answer = gw_prepare_mode(h, r, &asked, why, sizeof why);
+    h->mode = answer.mode;
+    if (asked != h->mode)
+        gw_log(GW_WARN, "restart.mode_changed",
+               json_pack("{ssssso}", "asked", gw_mode_name(asked), "mode", gw_mode_name(h->mode), "why", gw_json_string(why)),
+               "%s", why);
+    if (h->mode == GW_MODE_SUPERVISED && gw_supervision_by(h) == NULL)
+        gw_log(GW_WARN, "restart.unsupervised", NULL,
+               "the mode is 'supervised', but no supervisor was found: this process ends, and who starts it again?");
     gw_sched_set_mode(h->sched, gw_mode_name(h->mode));
     gw_log(GW_INFO, "restart.mode", json_pack("{ssso}", "mode", gw_mode_name(h->mode), "why", gw_json_string(why)),
-           "comes back %s: %s", gw_mode_name(h->mode), why);
+           "comes back by '%s'%s%s", gw_mode_name(h->mode), why[0] != '\0' ? ": " : "", why);
     gw_update_accepted(h, r);
     if (h->mode == GW_MODE_SUPERVISED)
         gw_supervision_leaves(h, answer.exit_delay_ms);
@@ -126,15 +141,19 @@ static bool choose_mode(struct gw_host *h, const struct gw_restart *r)
                           : answer.exec[0] != '\0' ? answer.exec
                                                    : h->options.program;
     int64_t health = answer.health_timeout_ms > 0 ? answer.health_timeout_ms : GW_HEALTH_MS;
-    gw_watchdog_arm(h, gw_now_ms() + (uint64_t)health + GW_FORCED_EXIT_MS, "preparing",
-                    "gateway.restart_shutdown_timeout");
+    if (h->state == GW_PREPARING)
+        gw_watchdog_arm(h, gw_now_ms() + (uint64_t)health + GW_FORCED_EXIT_MS, "preparing",
+                        "gateway.restart_shutdown_timeout");
     gw_succession_prove(h, program, r->update, health);
+    if (h->state == GW_DRAINING)
+        gw_drain_arm_watchdog(h); // which leaves room for the next process from now on
     return false;
 }
 
 void gw_prepare_stay(struct gw_host *h, const char *why)
 {
     h->mode = GW_MODE_IN_PROCESS;
+    gw_net_say_close(h->net, false);
     gw_sched_set_mode(h->sched, gw_mode_name(h->mode));
     gw_log(GW_WARN, "restart.mode", json_pack("{ssss}", "mode", "in_process", "why", why),
            "comes back in this process: %s", why);
@@ -167,7 +186,7 @@ void gw_prepare_restart(struct gw_host *h)
 {
     h->drain = (struct drain){.timer = h->drain.timer, .report = h->drain.report};
     h->drain.accepted_ms = gw_now_ms();
-    h->prepare_err = (struct gw_err){0};
+    h->prepare_err = h->succession.lost = (struct gw_err){0};
     const struct gw_restart *r = gw_restarts_accept(h);
     if (r == NULL || gw_host_prepare_app(h, &h->prepare_err) < 0) {
         gw_host_post(h, GW_EV_PREPARE_FAILED);

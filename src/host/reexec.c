@@ -7,12 +7,15 @@
 
 #include "base/packet.h"
 #include "base/sha.h"
+#include "os/proc.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 struct estate {
@@ -24,7 +27,7 @@ struct estate {
 static void add(struct estate *e, const char *type, json_t *head, const void *blob, size_t n, const int *fds, size_t count)
 {
     json_t *numbers = json_array();
-    e->fds = gw_realloc(e->fds, (e->count + count + 1) * sizeof *e->fds);
+    e->fds = gw_realloc(e->fds, (e->count + count + 2) * sizeof *e->fds); // one more than these, see collect()
     for (size_t i = 0; i < count; i++) {
         (void)json_array_append_new(numbers, json_integer(fds[i]));
         e->fds[e->count++] = fds[i];
@@ -39,12 +42,16 @@ static void collect(struct gw_host *h, int origin_fd, struct estate *e)
 {
     char boot_id[33];
     struct gw_fd_list fds = {.count = 0};
+    struct gw_buf sources = {0};
     gw_random_hex(16, boot_id);
-    json_t *hello = gw_handover_hello(h, boot_id, &fds);
-    add(e, "hello", hello, NULL, 0, fds.fds, fds.count);
+    json_t *hello = gw_handover_hello(h, boot_id, gw_succession_program(h), true, &sources, &fds);
+    gw_json_set(hello, "origin", json_integer(origin_fd));
+    add(e, "hello", hello, sources.data, sources.len, fds.fds, fds.count);
+    gw_buf_fini(&sources);
+    e->fds[e->count++] = origin_fd;
     json_t *go = gw_handover_go(h);
     gw_json_set(go, "health_ms", json_integer(h->succession.health_ms));
-    add(e, "go", go, NULL, 0, &origin_fd, 1);
+    add(e, "go", go, NULL, 0, NULL, 0);
     uint64_t after = 0;
     struct gw_net_batch batch;
     while (gw_net_describe(h->net, &after, &batch)) {
@@ -52,8 +59,7 @@ static void collect(struct gw_host *h, int origin_fd, struct estate *e)
         gw_net_batch_fini(&batch);
     }
     int control = gw_control_fd(h);
-    json_t *last = json_pack("{sb}", "last", 1);
-    add(e, "connections", last, NULL, 0, &control, control >= 0 ? 1 : 0);
+    add(e, "connections", gw_handover_last(h), NULL, 0, &control, control >= 0 ? 1 : 0);
 }
 
 static void keep_open(const int *fds, size_t count, bool keep)
@@ -74,6 +80,16 @@ static char **with_variable(const char *name, int value)
             env[out++] = environ[i];
     env[out] = gw_asprintf("%s=%d", name, value);
     return env;
+}
+
+/* As this process was started; commands of the next image shall not get more. */
+static void lower_nofile(const struct gw_host *h)
+{
+    struct rlimit rl;
+    if (h->options.child_nofile == 0 || getrlimit(RLIMIT_NOFILE, &rl) < 0)
+        return;
+    rl.rlim_cur = h->options.child_nofile < rl.rlim_max ? h->options.child_nofile : rl.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &rl);
 }
 
 /* Becomes the image in fd (path NULL) or at path; returns only if that failed. */
@@ -115,14 +131,21 @@ int gw_reexec(struct gw_host *h, const char *path, struct gw_err *err)
         rc = n < 0 && errno != EINTR ? -errno : 0;
         sent += n > 0 ? (size_t)n : 0;
     }
+    // A signal that comes from here on waits in the kernel for the next image; a stop that came before comes first.
+    gw_sentry_pause(h->sentry);
+    if (rc == 0 && h->stops)
+        rc = -ECANCELED;
     if (rc == 0) {
         gw_log(GW_INFO, "reexec", json_pack("{so}", "program", gw_json_string(path)),
                "pid %d becomes the image %s", (int)getpid(), path);
         keep_open(e.fds, e.count, true);
         keep_open(&memory, 1, true);
+        lower_nofile(h);
         rc = become(-1, path, h->options.argv, memory);
+        (void)gw_proc_raise_nofile();
         keep_open(e.fds, e.count, false);
     }
+    gw_sentry_resume(h->sentry);
     (void)close(memory);
     (void)close(origin);
     gw_buf_fini(&e.bytes);
@@ -139,9 +162,14 @@ void gw_reexec_back(struct gw_host *h, const char *why)
            "this image cannot start; pid %d goes back to the one that it came from", (int)getpid());
     keep_open(s->kept_fds, s->kept_count, true);
     keep_open(&s->memory_fd, 1, true);
-    (void)lseek(s->memory_fd, 0, SEEK_SET);
     (void)setenv("GWHOST_WENT_BACK", why, 1);
+    gw_sentry_pause(h->sentry);
+    if (h->stops)
+        (void)kill(getpid(), SIGTERM); // it was told here, and is told again there
+    lower_nofile(h);
     int rc = become(s->origin_fd, NULL, h->options.argv, s->memory_fd);
+    gw_sentry_resume(h->sentry);
+    s->origin_fd = -1;
     gw_log(GW_ERROR, "respawn.failed", json_pack("{ss}", "error", gw_strerror(rc)),
            "there is no way back; this process ends");
 }

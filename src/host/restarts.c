@@ -109,6 +109,8 @@ struct gw_sched_told gw_restarts_ask(struct gw_host *h, const struct gw_ask *ask
     gw_log(GW_INFO, "restart.requested",
            json_pack("{ssssso}", "request_id", r->id, "source", r->source, "reason", gw_json_string(reason)),
            "a restart is asked for by %s: %s", r->source, reason);
+    if (r->outcome[0] == '\0')
+        gw_history_keep(h, r);
     if (told.answer == GW_ASK_REFUSED)
         gw_log(GW_WARN, "restart.refused", json_pack("{ssss}", "request_id", r->id, "why", r->why),
                "request %s is refused: this host stops", r->id);
@@ -119,6 +121,11 @@ struct gw_sched_told gw_restarts_ask(struct gw_host *h, const struct gw_ask *ask
                r->id, before);
     if (told.forced_current && h->state == GW_DRAINING && h->drain.active)
         gw_drain_force(h);
+    const struct gw_restart *current = gw_sched_current(h->sched);
+    if (told.answer == GW_ASK_MERGED && current != NULL && h->continuation == NULL && current->continuation != NULL) {
+        h->continuation = json_incref(current->continuation); // the first one is carried, whoever it came with
+        gw_update_accepted(h, current);
+    }
     if (told.updated_current)
         gw_prepare_upgrade(h);
     gw_restarts_look(h);

@@ -27,7 +27,8 @@ void gw_safe_mode_begin(struct gw_host *h, const char *predecessor)
     gw_log(GW_ERROR, "safe_mode.entered", json_pack("{si}", "unclean_boots", (int)unclean),
            "%s: safe mode, with the built-in policy; work that ran when a boot died is not tried again. Look at the "
            "bundles (gwhost bundle list), mend the cause, then run 'gwhost restart' to leave it", err.text);
-    gw_bundle_write(h, "gateway.crash_loop", &err);
+    if (unclean == LOOP_BOOTS) // a loop that goes on must not push out the reports that tell why
+        gw_bundle_write(h, "gateway.crash_loop", &err);
 }
 
 /* A restart that was carried out well leaves it. */
@@ -42,6 +43,9 @@ void gw_safe_mode_leave(struct gw_host *h)
 
 void gw_safe_mode_end(struct gw_host *h)
 {
+    // An end that was planned, for a supervisor or an operator to start the next one, is a clean restart too.
+    if (h->exit_code == GW_EXIT_OK && !h->departed && h->boot_recorded)
+        gw_safe_mode_leave(h);
     if (h->boot_recorded && h->lock != NULL && !h->departed)
         (void)gw_boots_end(h->dir_fd, h->boot_id, h->exit_code == GW_EXIT_OK, gw_wall_ms(), NULL);
 }

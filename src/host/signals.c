@@ -27,6 +27,12 @@ static void ignored(const struct gw_signal *sig, const char *why)
 static void on_stop(struct gw_host *h, const struct gw_signal *sig)
 {
     // One that leaves for a supervisor may wait for work for long: until its application closes it becomes a stop.
+    if (h->departed) { // who asks for the stop of this host means the process that is it now
+        gw_log(GW_INFO, "stop.accepted", sender_fields(sig), "%s from pid %d: pid %d serves now, and is told to stop",
+               gw_signal_name(sig->number), (int)sig->pid, (int)h->succession.process.pid);
+        gw_succession_stop(h);
+        return;
+    }
     if (h->stops || h->state == GW_STOPPING || h->state == GW_WINDING_DOWN || h->state == GW_EXITED) {
         ignored(sig, "this host stops already");
         gw_supervision_stays(h); // nor does it linger then
@@ -59,18 +65,27 @@ static void restart_by(struct gw_host *h, const struct gw_signal *sig, bool when
     json_decref(ask.sender);
 }
 
-/* Carries out an intent that waits; false when there is none that may be followed. */
-static bool follow_intent(struct gw_host *h, const struct gw_signal *sig, bool may_restart)
+/* Takes an intent that waits, and carries it out unless why_not says why it cannot be. False when there is none
+ * that is valid. */
+static bool follow_intent(struct gw_host *h, const struct gw_signal *sig, const char *why_not)
 {
     struct gw_intent intent = {0};
     char rule[32] = "";
     struct gw_err err = {0};
+    if (h->state == GW_STANDING_BY)
+        return false; // what waits there is for the predecessor
     int rc = h->dir_fd >= 0 ? gw_intent_take(h->dir_fd, getpid(), gw_wall_ms(), &intent, rule, &err) : -ENOENT;
     if (rc == -EPERM)
         gw_log(GW_WARN, "intent.refused", json_pack("{ssso}", "rule", rule, "error", gw_json_string(err.text)),
                "the restart intent is not followed, and removed: %s", err.text);
-    if (rc < 0 || !may_restart)
+    if (rc < 0)
         return false;
+    if (why_not != NULL && h->generation == 0)
+        return false; // nothing is there to be restarted: the signal means what it means without one
+    if (why_not != NULL) {
+        ignored(sig, why_not);
+        return true;
+    }
     struct gw_ask ask = {.source = "signal",
                          .reason = intent.reason,
                          .force = intent.force,
@@ -83,19 +98,9 @@ static bool follow_intent(struct gw_host *h, const struct gw_signal *sig, bool m
     return true;
 }
 
-static void on_term(struct gw_host *h, const struct gw_signal *sig)
-{
-    // A drain for a restart becomes a stop, intent or not; only a host that could restart follows one.
-    bool may = h->state == GW_RUNNING || h->state == GW_FIRST_START || h->state == GW_NEXT_START ||
-               h->state == GW_REVERTING || h->state == GW_FAILED || h->state == GW_SUCCEEDING || h->state == GW_ARRIVING;
-    if (!follow_intent(h, sig, may && h->generation > 0))
-        on_stop(h, sig);
-}
-
 static const char *cannot_restart(const struct gw_host *h)
 {
     switch (h->state) {
-    case GW_PREPARING:
     case GW_DRAINING:
     case GW_RESTARTING:
     case GW_SWITCHING:
@@ -111,11 +116,19 @@ static const char *cannot_restart(const struct gw_host *h)
     }
 }
 
+static void on_term(struct gw_host *h, const struct gw_signal *sig)
+{
+    if (!follow_intent(h, sig, cannot_restart(h)))
+        on_stop(h, sig);
+}
+
 static void on_usr1(struct gw_host *h, const struct gw_signal *sig)
 {
     const char *why_not = cannot_restart(h);
-    if (follow_intent(h, sig, why_not == NULL))
+    if (follow_intent(h, sig, why_not))
         return;
+    if (h->state == GW_PREPARING)
+        why_not = "a restart is under way";
     if (why_not != NULL) {
         ignored(sig, why_not);
         return;

@@ -1,6 +1,7 @@
 /* sources.c - reading the files of a generation, and of the policy, at the moments when that is done. */
 #include "host/inside.h"
 
+#include <errno.h>
 #include <libgen.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +10,10 @@ enum { WATCH_SETTLE_MS = 100 };
 
 int gw_host_prepare_app(struct gw_host *h, struct gw_err *err)
 {
-    struct gw_sources *sources = gw_sources_new();
+    struct standby *s = &h->standby;
+    // An image goes on with what the image before had read when the restart was accepted; an update has its own.
+    bool given = h->generation == 0 && s->next != NULL && (!s->updates || s->went_back != NULL);
+    struct gw_sources *sources = given ? gw_sources_ref(s->next) : gw_sources_new();
     struct gw_app *app = NULL;
     if (h->env.ops == NULL)
         h->env.ops = gw_host_app_ops();
@@ -28,6 +32,29 @@ int gw_host_prepare_app(struct gw_host *h, struct gw_err *err)
     }
     h->next_app = app;
     h->next_sources = sources;
+    if (h->good_sources == NULL && s->went_back != NULL && s->good != NULL)
+        h->good_sources = gw_sources_ref(s->good);
+    return 0;
+}
+
+int gw_host_first_policy(struct gw_host *h, struct gw_err *err)
+{
+    struct standby *s = &h->standby;
+    int rc = gw_policy_load(h->options.policy, h->options.lua_dir, &h->policy, err);
+    if (rc < 0) {
+        gw_log(GW_ERROR, "policy.rejected",
+               json_pack("{soso}", "path", gw_json_string(h->options.policy), "error", gw_json_string(err->text)),
+               s->policy != NULL ? "the predecessor's stays in force; mend the line and run 'gwhost reload' (or send SIGHUP)"
+                                 : "the policy cannot be used; nothing was started");
+        if (s->policy != NULL)
+            rc = gw_policy_load_from(s->policy, h->options.policy, h->options.lua_dir, &h->policy, err);
+    }
+    if (rc < 0)
+        return rc;
+    gw_log(GW_INFO, "policy.loaded",
+           json_pack("{sososo}", "path", gw_json_string(gw_policy_path(h->policy)), "sha256",
+                     json_string(gw_policy_sha256(h->policy)), "name", gw_json_string(gw_policy_name(h->policy))),
+           "policy '%s' is in force", gw_policy_name(h->policy));
     return 0;
 }
 
@@ -44,6 +71,14 @@ int gw_host_reload_policy(struct gw_host *h, const char *because, struct gw_err 
 {
     struct gw_policy *fresh = NULL;
     struct gw_err own = {0};
+    bool by_hand = h->state == GW_RUNNING || h->state == GW_PREPARING || h->state == GW_DRAINING;
+    if (h->safe_mode && by_hand) {
+        gw_err_set(err, -EPERM, "safe mode: the built-in policy stays in force until 'gwhost restart' leaves it");
+        gw_log(GW_WARN, "policy.rejected",
+               json_pack("{soss}", "path", gw_json_string(h->options.policy), "error", "safe mode"),
+               "safe mode: the built-in policy stays in force until 'gwhost restart' leaves it");
+        return -EPERM;
+    }
     gw_supervision_reloading(h);
     int rc = gw_policy_load(h->options.policy, h->options.lua_dir, &fresh, &own);
     if (rc < 0) {

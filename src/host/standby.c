@@ -9,6 +9,7 @@
 #include "base/packet.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -16,17 +17,41 @@
 
 enum { HELLO_MS = 5000, LAST_WORD_MS = 1000 };
 
-/* Says why over the channel, once; the image before ours is gone back to. */
-void gw_standby_fail(struct gw_host *h, const char *why)
+/* Our last letter; waits until it is taken. */
+static void say_last(struct gw_host *h, const char *why, bool stop)
 {
     struct standby *s = &h->standby;
-    if (s->channel != NULL && !s->gone && !s->failed) {
-        s->failed = true;
-        gw_channel_send(s->channel, "fail", json_pack("{so}", "error", gw_json_string(why)), NULL, 0, NULL, 0);
-        while (!gw_channel_quiet(s->channel) && gw_channel_wait(s->channel, LAST_WORD_MS))
-            ;
-    }
+    if (s->channel == NULL || s->gone || s->failed)
+        return;
+    s->failed = true;
+    gw_channel_send(s->channel, "fail", json_pack("{sosb}", "error", gw_json_string(why), "stop", stop), NULL, 0, NULL, 0);
+    while (!gw_channel_quiet(s->channel) && gw_channel_wait(s->channel, LAST_WORD_MS))
+        ;
+}
+
+void gw_standby_fail(struct gw_host *h, const char *why)
+{
+    say_last(h, why, false);
     gw_reexec_back(h, why);
+}
+
+void gw_standby_say_stop(struct gw_host *h)
+{
+    say_last(h, "it was told to stop", true);
+}
+
+/* What came is not what should come: this process is of no use. */
+static void fail_start(struct gw_host *h, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void fail_start(struct gw_host *h, int code, const char *fmt, ...)
+{
+    char text[sizeof h->start_err.text];
+    va_list ap;
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    gw_err_set(&h->start_err, code, "%s", text);
+    gw_standby_fail(h, text);
+    gw_host_post(h, GW_EV_START_FAILED);
 }
 
 // ---- letters ----
@@ -37,21 +62,18 @@ static void take_connections(struct gw_host *h, struct gw_letter *letter)
     struct gw_err err = {0};
     if (!json_is_true(json_object_get(letter->head, "last"))) {
         int rc = gw_net_adopt(h->net, letter->head, letter->blob, letter->blob_bytes, letter->fds, letter->fd_count, &err);
-        for (size_t i = 0; i < letter->fd_count; i++)
-            letter->fds[i] = -1;
-        if (rc < 0) {
-            gw_err_set(&h->start_err, rc, "the connections could not be taken over: %s", err.text);
-            gw_standby_fail(h, h->start_err.text);
-            gw_host_post(h, GW_EV_START_FAILED);
-        }
+        if (rc < 0)
+            fail_start(h, rc, "the connections could not be taken over: %s", err.text);
+        else if (rc > 0)
+            gw_log(GW_WARN, "connections.left", json_pack("{si}", "connections", rc),
+                   "%d connections could not be taken over (no descriptors left to watch?); they are closed", rc);
         return;
     }
     if (letter->fd_count == 1) {
         s->control_fd = letter->fds[0];
         letter->fds[0] = -1;
     }
-    if (json_is_object(json_object_get(letter->head, "scheduler")))
-        gw_sched_unpack(h->sched, json_object_get(letter->head, "scheduler"));
+    gw_handover_take_last(h, letter->head);
     s->complete = true;
     if (s->channel != NULL)
         gw_channel_send(s->channel, "serving", json_pack("{ss}", "boot_id", h->boot_id), NULL, 0, NULL, 0);
@@ -63,17 +85,16 @@ static void take(struct gw_host *h, struct gw_letter *letter)
     struct gw_err err = {0};
     if (strcmp(letter->type, "hello") == 0 && !s->met) {
         s->met = true;
-        if (gw_handover_take_hello(h, letter->head, letter->fds, letter->fd_count, &err) < 0)
+        if (gw_handover_take_hello(h, letter, &err) < 0)
             s->met_err = err;
     } else if (strcmp(letter->type, "go") == 0 && h->state == GW_STANDING_BY && s->go == NULL) {
         s->go = json_incref(letter->head);
-        gw_host_post(h, GW_EV_GO);
+        // Where this image has been already a start may fail like any later one.
+        gw_host_post(h, s->went_back != NULL ? GW_EV_STAY : GW_EV_GO);
     } else if (strcmp(letter->type, "connections") == 0 && s->go != NULL && !s->complete) {
         take_connections(h, letter);
     } else {
-        gw_err_set(&h->start_err, -EPROTO, "the predecessor says '%.40s', which is not expected now", letter->type);
-        gw_standby_fail(h, h->start_err.text);
-        gw_host_post(h, GW_EV_START_FAILED);
+        fail_start(h, -EPROTO, "the predecessor says '%.40s', which is not expected now", letter->type);
     }
 }
 
@@ -91,11 +112,17 @@ static void acknowledged(void *ud)
     gw_host_post(h, GW_EV_ARRIVED);
 }
 
-/* The predecessor is gone. If it was told that we serve, that is how it should be. */
+/* The channel has ended: the predecessor is gone, or one of us cannot follow the other any more. If it was told that
+ * we serve, its end is how it should be. */
 static void ended(void *ud, const struct gw_err *why)
 {
     struct gw_host *h = ud;
     struct standby *s = &h->standby;
+    if (why->code != -EPIPE && !s->serving) { // it lives, and the connections are its own
+        if (!s->failed)
+            fail_start(h, why->code, "the letters of the predecessor cannot be read: %s", why->text);
+        return;
+    }
     s->gone = true;
     if (s->failed)
         return;
@@ -118,6 +145,12 @@ static void ended(void *ud, const struct gw_err *why)
 
 // ---- the letters of an image before ours ----
 
+static void keep_number(int **io_fds, size_t *io_count, int fd)
+{
+    *io_fds = gw_realloc(*io_fds, (*io_count + 1) * sizeof **io_fds);
+    (*io_fds)[(*io_count)++] = fd;
+}
+
 static int next_packet(struct standby *s, struct gw_packet *ret, struct gw_err *err)
 {
     long n = gw_packet_read(s->memory.data + s->memory_at, s->memory.len - s->memory_at, ret, err);
@@ -126,7 +159,7 @@ static int next_packet(struct standby *s, struct gw_packet *ret, struct gw_err *
     return n > 0 ? 1 : (int)n;
 }
 
-/* Gives out the next letter of the file. False when there is none, or it is damaged. */
+/* Gives out the next letter of the file. False when there is none. */
 static bool take_from_file(struct gw_host *h)
 {
     struct standby *s = &h->standby;
@@ -140,21 +173,39 @@ static bool take_from_file(struct gw_host *h)
     letter.blob = packet.blob;
     letter.blob_bytes = packet.blob_bytes;
     for (size_t i = 0; i < json_array_size(numbers) && i < GW_LETTER_FDS; i++) {
-        int fd = (int)json_integer_value(json_array_get(numbers, i));
-        (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
-        s->kept_fds = gw_realloc(s->kept_fds, (s->kept_count + 1) * sizeof *s->kept_fds);
-        s->kept_fds[s->kept_count++] = letter.fds[letter.fd_count++] = fd;
-    }
-    if (strcmp(letter.type, "go") == 0 && letter.fd_count == 1) {
-        if (s->went_back == NULL)
-            s->origin_fd = letter.fds[0];
-        else
-            (void)close(letter.fds[0]);
-        letter.fd_count = 0;
+        letter.fds[letter.fd_count++] = (int)json_integer_value(json_array_get(numbers, i));
     }
     take(h, &letter);
+    for (size_t i = 0; i < letter.fd_count; i++)
+        if (letter.fds[i] >= 0)
+            keep_number(&s->left_fds, &s->left_count, letter.fds[i]);
     json_decref(packet.head);
     return true;
+}
+
+/* Looks through the whole file before anything else is done: what it names must live on if this image has to go
+ * back, and nobody that this one starts may get it. */
+static int look_through(struct standby *s, struct gw_err *err)
+{
+    struct gw_packet packet;
+    bool last = false;
+    int rc;
+    while ((rc = next_packet(s, &packet, err)) > 0) {
+        const json_t *numbers = json_object_get(packet.head, "numbers"), *origin = json_object_get(packet.head, "origin");
+        for (size_t i = 0; i < json_array_size(numbers); i++) {
+            int fd = (int)json_integer_value(json_array_get(numbers, i));
+            (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+            keep_number(&s->kept_fds, &s->kept_count, fd);
+        }
+        if (json_is_integer(origin) && s->went_back == NULL) { // it was closed on the way back
+            s->origin_fd = (int)json_integer_value(origin);
+            (void)fcntl(s->origin_fd, F_SETFD, FD_CLOEXEC);
+        }
+        last = json_is_true(json_object_get(packet.head, "last"));
+        json_decref(packet.head);
+    }
+    s->memory_at = 0;
+    return rc < 0 || last ? rc : gw_err_set(err, -EPROTO, "what the image before left is not whole");
 }
 
 static int read_file(struct standby *s, struct gw_err *err)
@@ -186,7 +237,8 @@ int gw_standby_meet(struct gw_host *h, struct gw_err *err)
         return gw_err_set(err, -EBADF, "GWHOST_HANDOVER names no open descriptor; it is not for people to set");
     if (S_ISREG(st.st_mode)) {
         s->memory_fd = fd;
-        if (read_file(s, err) < 0)
+        (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+        if (read_file(s, err) < 0 || look_through(s, err) < 0)
             return err->code;
         (void)take_from_file(h);
     } else {
@@ -223,19 +275,24 @@ void gw_standby_take_over(struct gw_host *h)
 {
     struct standby *s = &h->standby;
     struct gw_err err = {0};
+    h->startup_started_at_ms = gw_wall_ms(); // it stood by for as long as its predecessor drained
     if (s->go != NULL)
         gw_handover_take_go(h, s->go);
     gw_log(GW_INFO, "lock.acquired", json_pack("{so}", "path", gw_json_string(h->options.state_dir)),
            "this host owns the state directory now, after its predecessor");
-    if (gw_boot_own(h, s->predecessor, &err) < 0) {
-        h->start_err = err;
-        gw_standby_fail(h, err.text);
-        gw_host_post(h, GW_EV_START_FAILED);
+    if (s->went_back != NULL) {
+        gw_err_set(&err, -ECANCELED, "%s", s->went_back);
+        gw_bundle_write(h, "gateway.restart_respawn_failed", &err);
+    }
+    if (gw_boot_own(h, s->go != NULL, &err) < 0) {
+        fail_start(h, err.code, "%s", err.text);
         return;
     }
     (void)gw_host_reload_policy(h, "successor", NULL);
-    while (s->memory_fd >= 0 && !s->complete && take_from_file(h))
+    while (s->memory_fd >= 0 && !s->complete && h->start_err.code == 0 && take_from_file(h))
         ;
+    if (h->start_err.code < 0)
+        return; // said, and on its way to an end
     gw_effects_run(h, GW_FX_START);
     // An image that does not start in time goes back, as a process that does not is ended.
     int64_t health = json_integer_value(json_object_get(s->go, "health_ms"));
@@ -246,6 +303,7 @@ void gw_standby_take_over(struct gw_host *h)
 void gw_standby_say_started(struct gw_host *h)
 {
     struct standby *s = &h->standby;
+    (void)uv_timer_stop(&h->start_timer); // what follows has limits of its own
     if (s->channel == NULL || s->gone) {
         s->serving = true;
         gw_host_post(h, GW_EV_ARRIVED);
@@ -262,6 +320,11 @@ void gw_standby_arrive(struct gw_host *h)
     if (!s->active || s->arrived)
         return;
     s->arrived = true;
+    if (s->go != NULL) { // else it was done at once: nobody was left to do it
+        gw_safe_mode_begin(h, s->predecessor);
+        gw_history_load(h);
+    }
+    gw_host_watch(h);
     if (gw_control_open(h, s->control_fd, &err) < 0)
         gw_log(GW_ERROR, "control.failed", json_pack("{so}", "error", gw_json_string(err.text)),
                "the control socket cannot be served: %s; signals and HTTP work", err.text);
@@ -273,9 +336,9 @@ void gw_standby_arrive(struct gw_host *h)
         (void)close(s->memory_fd);
     s->origin_fd = s->memory_fd = -1;
     gw_buf_fini(&s->memory);
-    free(s->kept_fds);
-    s->kept_fds = NULL;
-    s->kept_count = 0;
+    for (size_t i = 0; i < s->left_count; i++)
+        (void)close(s->left_fds[i]);
+    s->left_count = s->kept_count = 0;
 }
 
 void gw_standby_close(struct gw_host *h)
@@ -286,4 +349,9 @@ void gw_standby_close(struct gw_host *h)
     free(s->went_back);
     gw_buf_fini(&s->memory);
     free(s->kept_fds);
+    free(s->left_fds);
+    s->policy = gw_sources_unref(s->policy);
+    s->next = gw_sources_unref(s->next);
+    s->good = gw_sources_unref(s->good);
+    free(s->program);
 }

@@ -15,6 +15,7 @@
 #include "loop/child.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -28,6 +29,20 @@ static void fail(struct gw_host *h, int code, const char *fmt, ...) __attribute_
 
 // ---- its end ----
 
+static void give_back_spares(struct succession *s)
+{
+    while (s->spare_count > 0)
+        (void)close(s->spare_fds[--s->spare_count]);
+}
+
+/* The store has just been closed, and this host goes on accepting: descriptors for opening it again are kept. */
+static void keep_spares(struct succession *s)
+{
+    int n = (int)(sizeof s->spare_fds / sizeof *s->spare_fds);
+    while ((int)s->spare_count < n && (s->spare_fds[s->spare_count] = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0)
+        s->spare_count++;
+}
+
 void gw_succession_end(struct gw_host *h)
 {
     struct succession *s = &h->succession;
@@ -40,6 +55,7 @@ void gw_succession_end(struct gw_host *h)
         gw_successor_kill(&s->process, NULL, 0);
     gw_successor_leave(&s->process);
     s->channel = gw_channel_close(s->channel);
+    give_back_spares(s);
     s->stage = GW_SUCC_NONE;
     s->switch_waits = false;
 }
@@ -49,7 +65,8 @@ void gw_succession_stop(struct gw_host *h)
     // It is the host now: who asked for a stop asked for its stop.
     if (h->succession.stage == GW_SUCC_SERVED)
         gw_successor_signal(&h->succession.process, SIGTERM);
-    gw_succession_end(h);
+    else
+        gw_succession_end(h);
 }
 
 /* It has failed, in whatever stage: it ends, and the restart goes on without it or comes to nothing. */
@@ -66,9 +83,9 @@ static void fail(struct gw_host *h, int code, const char *fmt, ...)
     bool waits = s->switch_waits;
     gw_successor_kill(&s->process, words, sizeof words);
     gw_succession_end(h);
-    (void)gw_err_set(&s->lost, code, "%s%s", text, words);
-    gw_log(GW_ERROR, "respawn.failed", json_pack("{so}", "error", gw_json_string(s->lost.text)),
-           "the next process is ended: %s", s->lost.text);
+    (void)gw_err_set(&s->lost, code, "the next process does not come up: %s%s", text, words);
+    gw_log(GW_ERROR, "respawn.failed", json_pack("{so}", "error", gw_json_string(s->lost.text)), "%s; it is ended",
+           s->lost.text);
     gw_bundle_write(h, "gateway.restart_respawn_failed", &s->lost);
     gw_update_failed(h, &s->lost);
     if (h->state == GW_PREPARING && s->update) {
@@ -122,7 +139,9 @@ static void on_ready(struct gw_host *h, const json_t *head)
     if (h->mode == GW_MODE_REEXEC)
         gw_succession_end(h);
     s->stage = GW_SUCC_READY;
-    if (!s->moves && h->mode != GW_MODE_REEXEC)
+    // Who is answered from here on knows before the connection ends.
+    gw_net_say_close(h->net, !s->moves);
+    if (!s->moves)
         gw_log(GW_WARN, "respawn.connections_stay", NULL,
                "the next process does not know how this one describes connections: they are closed politely");
     if (h->state == GW_PREPARING)
@@ -146,11 +165,8 @@ static void pass(struct gw_host *h)
                         batch.fds, batch.fd_count);
         gw_net_batch_fini(&batch);
     }
-    json_t *last = json_object();
     int control = gw_control_fd(h);
-    gw_json_set(last, "last", json_true());
-    gw_json_set(last, "scheduler", gw_sched_pack(h->sched));
-    gw_channel_send(s->channel, "connections", last, NULL, 0, &control, control >= 0 ? 1 : 0);
+    gw_channel_send(s->channel, "connections", gw_handover_last(h), NULL, 0, &control, control >= 0 ? 1 : 0);
 }
 
 static void received(void *ud, struct gw_letter *letter)
@@ -158,7 +174,13 @@ static void received(void *ud, struct gw_letter *letter)
     struct gw_host *h = ud;
     struct succession *s = &h->succession;
     const char *boot_id = json_string_value(json_object_get(letter->head, "boot_id"));
-    if (strcmp(letter->type, "fail") == 0) {
+    if (strcmp(letter->type, "fail") == 0 && json_is_true(json_object_get(letter->head, "stop"))) {
+        // The stop that it was asked for is that of the host.
+        gw_log(GW_INFO, "stop.accepted", json_pack("{si}", "child_pid", (int)s->process.pid),
+               "pid %d was told to stop: this host stops", (int)s->process.pid);
+        h->stop_by_signal = true;
+        gw_host_post_stop(h);
+    } else if (strcmp(letter->type, "fail") == 0) {
         const char *error = json_string_value(json_object_get(letter->head, "error"));
         fail(h, -ECANCELED, "it says: %s", error != NULL ? error : "nothing");
     } else if (strcmp(letter->type, "ready") == 0 && s->stage == GW_SUCC_PROVING) {
@@ -216,9 +238,11 @@ static void spawn(struct gw_host *h)
         return;
     }
     struct gw_fd_list fds = {.count = 0};
-    json_t *hello = gw_handover_hello(h, s->boot_id, &fds);
+    struct gw_buf sources = {0};
+    json_t *hello = gw_handover_hello(h, s->boot_id, gw_succession_program(h), false, &sources, &fds);
     gw_json_set(hello, "trial", json_boolean(h->mode == GW_MODE_REEXEC));
-    gw_channel_send(s->channel, "hello", hello, NULL, 0, fds.fds, fds.count);
+    gw_channel_send(s->channel, "hello", hello, sources.data, sources.len, fds.fds, fds.count);
+    gw_buf_fini(&sources);
 }
 
 static void on_checked(void *ud, struct gw_child *child, const struct gw_child_result *result)
@@ -285,20 +309,50 @@ void gw_succession_switch(struct gw_host *h)
     gw_host_post(h, s->stage == GW_SUCC_READY ? GW_EV_YIELD : GW_EV_STAY);
 }
 
+const char *gw_succession_program(const struct gw_host *h)
+{
+    return h->succession.update ? h->succession.program : h->options.program;
+}
+
+static void become(struct gw_host *h)
+{
+    struct gw_err err = {0};
+    int rc = gw_reexec(h, h->succession.program, &err); // returns only if there is no other image
+    if (rc == -ECANCELED)
+        gw_succession_end(h); // a stop came first, and is on its way
+    else
+        fail(h, rc, "%s", err.text);
+}
+
+static void on_alone(void *ud)
+{
+    struct gw_host *h = ud;
+    if (h->state == GW_HANDING_OVER && h->succession.stage == GW_SUCC_STARTING)
+        become(h);
+}
+
 void gw_succession_go(struct gw_host *h)
 {
     struct succession *s = &h->succession;
     gw_watchdog_arm(h, gw_now_ms() + s->health_ms * 2 + GW_FORCED_EXIT_MS, "handing_over",
                     "gateway.restart_shutdown_timeout");
     gw_boot_close_work(h); // the store has one owner
-    if (h->mode == GW_MODE_REEXEC) {
-        struct gw_err err = {0};
-        s->stage = GW_SUCC_STARTING;
-        (void)gw_reexec(h, s->program, &err); // returns only if it failed
-        fail(h, err.code, "%s", err.text);
+    if (s->stage != GW_SUCC_READY) { // it was lost a moment ago
+        gw_host_post(h, GW_EV_SUCCESSOR_LOST);
         return;
     }
+    keep_spares(s);
     s->stage = GW_SUCC_STARTING;
+    if (h->mode == GW_MODE_REEXEC && (s->moves || gw_net_counts(h->net).open == 0)) {
+        become(h);
+        return;
+    }
+    if (h->mode == GW_MODE_REEXEC) { // who waits to be accepted waits for the next image
+        gw_net_unlisten(h->net);
+        gw_net_refuse_held(h->net, 503, "draining", "the gateway restarts; try again");
+        gw_net_wind_down(h->net, 1012, "restarting", GW_IDLE_GRACE_MS, on_alone, h);
+        return;
+    }
     arm(h);
     gw_channel_send(s->channel, "go", gw_handover_go(h), NULL, 0, NULL, 0);
 }

@@ -86,6 +86,9 @@ void gw_update_read(struct gw_host *h)
         struct gw_err why = {0};
         (void)gw_err_set(&why, -ECANCELED, "%s", h->standby.went_back);
         gw_update_failed(h, &why);
+    } else if (strcmp(s.status, "pending") == 0 && !h->standby.active && strcmp(s.mode, "supervised") != 0) {
+        // Nobody handed over to this boot: the host that took the update has died over it.
+        gw_update_failed(h, &(struct gw_err){.code = -ECANCELED, .text = "the host ended before it was carried out"});
     } else if (strcmp(s.status, "pending") == 0) {
         h->update_pending = true;
         if (h->continuation == NULL)

@@ -3,6 +3,7 @@
 
 #include "os/proc.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum { LEFTOVER_MS = 500 };
@@ -131,34 +132,29 @@ void gw_workload_timer(struct gw_host *h)
 static void on_readable(uv_poll_t *poll, int status, int events)
 {
     struct gw_host *h = poll->data;
-    if (h->work == NULL)
-        return;
     gw_work_dispatch(h->work);
     gw_workload_timer(h);
 }
 
 void gw_workload_watch(struct gw_host *h)
 {
-    int rc = uv_poll_init(&h->loop, &h->work_poll, gw_work_fd(h->work));
+    h->work_poll = gw_calloc(1, sizeof *h->work_poll);
+    int rc = uv_poll_init(&h->loop, h->work_poll, gw_work_fd(h->work));
     gw_assert(rc == 0);
-    h->work_poll.data = h;
-    h->work_polled = true;
-    (void)uv_poll_start(&h->work_poll, UV_READABLE, on_readable);
+    h->work_poll->data = h;
+    (void)uv_poll_start(h->work_poll, UV_READABLE, on_readable);
 }
 
 static void on_unwatched(uv_handle_t *handle)
 {
-    struct gw_host *h = handle->data;
-    h->work_polled = false;
+    free(handle);
 }
 
 void gw_workload_unwatch(struct gw_host *h)
 {
     (void)uv_timer_stop(&h->work_timer);
-    if (!h->work_polled)
-        return;
-    uv_close((uv_handle_t *)&h->work_poll, on_unwatched);
-    // The handle is used again when the store is opened again: wait for its end here, at the top of the loop.
-    while (h->work_polled)
-        (void)uv_run(&h->loop, UV_RUN_NOWAIT);
+    // The handle goes when the loop says so: a turn of it here would let anything happen in the middle of an effect.
+    if (h->work_poll != NULL)
+        uv_close((uv_handle_t *)h->work_poll, on_unwatched);
+    h->work_poll = NULL;
 }

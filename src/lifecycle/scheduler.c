@@ -389,6 +389,7 @@ static struct gw_restart *unpack(const json_t *o)
     r->has_intent = is_set(o, "has_intent");
     const json_t *wait = json_object_get(o, "wait_ms");
     r->wait_ms = json_is_integer(wait) ? json_integer_value(wait) : -1;
+    r->unpacked = true;
     json_t *sender = json_object_get(o, "sender"), *continuation = json_object_get(o, "continuation");
     r->sender = json_is_object(sender) ? json_incref(sender) : NULL;
     r->continuation = continuation != NULL && !json_is_null(continuation) ? json_incref(continuation) : NULL;
@@ -401,10 +402,16 @@ static struct gw_restart *unpack(const json_t *o)
 
 void gw_sched_unpack(struct gw_scheduler *s, const json_t *packed)
 {
+    struct gw_restart *own = s->waiting != NULL && !s->waiting->unpacked ? s->waiting : NULL;
+    if (own == NULL)
+        drop(s->waiting);
     drop(s->current);
-    drop(s->waiting);
     s->current = unpack(json_object_get(packed, "current"));
     s->waiting = unpack(json_object_get(packed, "waiting"));
+    if (own != NULL && s->waiting != NULL)
+        merge(s, own, s->waiting);
+    else if (own != NULL)
+        s->waiting = own;
     const json_t *stamps = json_object_get(packed, "stamps");
     size_t n = json_array_size(stamps);
     uint64_t accepted = ms_of(packed, "accepted", 0);

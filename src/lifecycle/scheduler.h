@@ -37,6 +37,7 @@ struct gw_restart {
     int64_t asked_at;     /* Unix ms */
     uint64_t asked_ms, due_ms, report_ms;
     uint64_t emitted_ms;  /* 0: the scheduler has not said GO yet */
+    bool unpacked;        /* came from the process before */
     bool spent;           /* its internal authorization has been used by a SIGUSR1 */
     char outcome[16];     /* "" while open */
     char why[256];
@@ -120,7 +121,8 @@ void gw_sched_restore(struct gw_scheduler *s, const json_t *object);
 /* The open requests and when restarts were accepted, for a process of the same machine (and so of the same
  * monotonic clock) that goes on with them. Packing changes nothing; the caller's reference. */
 json_t *gw_sched_pack(const struct gw_scheduler *s);
-void gw_sched_unpack(struct gw_scheduler *s, const json_t *packed); /* what is malformed is left out */
+/* What was unpacked before is replaced; what was asked of this one stays, or is merged. What is malformed is left out. */
+void gw_sched_unpack(struct gw_scheduler *s, const json_t *packed);
 json_t *gw_restart_json(const struct gw_restart *r); /* of GET /v1/restarts/ID; JSON null for NULL */
 
 int64_t gw_sched_since_last(const struct gw_scheduler *s, uint64_t now_ms); /* -1: none in this process */

@@ -436,7 +436,6 @@ struct gw_conn *gw_conn_take(struct gw_net *net, int fd)
     c->fd = fd;
     if (uv_poll_init(net->loop, &c->poll, fd) != 0) {
         free(c);
-        (void)close(fd);
         return NULL;
     }
     c->poll.data = c;
@@ -449,8 +448,10 @@ struct gw_conn *gw_conn_take(struct gw_net *net, int fd)
 struct gw_conn *gw_conn_adopt(struct gw_net *net, int fd, const struct sockaddr_storage *peer)
 {
     struct gw_conn *c = gw_conn_take(net, fd);
-    if (c == NULL)
+    if (c == NULL) {
+        (void)close(fd);
         return NULL;
+    }
     c->id = ++net->last_conn_id;
     name_peer(c, peer);
     net->counts.accepted++;

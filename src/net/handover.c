@@ -30,6 +30,8 @@ void gw_net_freeze(struct gw_net *net)
             gw_stream_end(s);
     }
     net->frozen = true;
+    uv_update_time(net->loop);
+    net->frozen_ms = uv_now(net->loop);
     for (struct gw_list *l = net->conns.next; l != &net->conns; l = l->next) {
         struct gw_conn *c = gw_container(l, struct gw_conn, link);
         (void)uv_poll_stop(&c->poll);
@@ -56,6 +58,8 @@ static void link_deadlines(struct gw_net *net)
         struct gw_conn *c = gw_container(l, struct gw_conn, link);
         if (!c->adopted || c->timed.class == GW_TO_NONE)
             continue;
+        if (net->frozen_ms > net->adopted_ms)
+            c->timed.at_ms += net->frozen_ms - net->adopted_ms;
         if (n == cap) {
             cap = cap > 0 ? cap * 2 : 64;
             all = gw_realloc(all, cap * sizeof(struct gw_conn *));
@@ -74,7 +78,10 @@ void gw_net_thaw(struct gw_net *net)
     if (!net->frozen)
         return;
     net->frozen = false;
+    // Nobody was late while nobody was looked at: all stand as they did at their freeze, and then as at the thaw.
     link_deadlines(net);
+    uv_update_time(net->loop);
+    gw_timeout_shift(net, uv_now(net->loop) - net->frozen_ms);
     for (struct gw_list *l = net->conns.next, *next; l != &net->conns; l = next) {
         next = l->next;
         struct gw_conn *c = gw_container(l, struct gw_conn, link);
@@ -107,12 +114,12 @@ static void add_flag(json_t *o, const char *key, bool set)
         gw_json_set(o, key, json_true());
 }
 
-/* The request that opened a WebSocket, as a client would send it. */
+/* The request that opened a WebSocket, as a client would send it, and never longer than it did. */
 static void write_head(const struct gw_request_info *info, struct gw_buf *out)
 {
     gw_buf_addf(out, "%s %s HTTP/1.1\r\n", info->method, info->target);
     for (size_t i = 0; i < info->header_count; i++)
-        gw_buf_addf(out, "%s: %s\r\n", info->headers[i].name, info->headers[i].value);
+        gw_buf_addf(out, "%s:%s\r\n", info->headers[i].name, info->headers[i].value);
     gw_buf_adds(out, "\r\n");
 }
 
@@ -162,29 +169,59 @@ static json_t *describe(const struct gw_conn *c, struct gw_buf *blob)
     return o;
 }
 
+static size_t bytes_of(const struct gw_conn *c)
+{
+    size_t n = gw_conn_unread(c) + gw_conn_unsent(c);
+    return c->ws != NULL ? n + c->ws->message.len + c->ws->value.len : n;
+}
+
 bool gw_net_describe(struct gw_net *net, uint64_t *io_after, struct gw_net_batch *ret)
 {
     struct gw_net_batch b = {.head = json_object()};
     json_t *list = json_array();
     // New ones are appended with greater ids, and so are adopted ones: the list is in their order.
     for (struct gw_list *l = net->conns.next; l != &net->conns; l = l->next) {
-        const struct gw_conn *c = gw_container(l, struct gw_conn, link);
-        if (c->id <= *io_after)
+        struct gw_conn *c = gw_container(l, struct gw_conn, link);
+        if (c->id <= *io_after || bytes_of(c) > GW_NET_MOVES_BYTES)
             continue;
         if (b.fd_count == GW_NET_BATCH || b.blob.len >= BATCH_BYTES)
             break;
         (void)json_array_append_new(list, describe(c, &b.blob));
         b.fds[b.fd_count++] = c->fd;
+        c->described = true;
         *io_after = c->id;
     }
     gw_json_set(b.head, "version", json_integer(GW_NET_HANDOVER_VERSION));
-    gw_json_set(b.head, "last_event_id", json_integer((json_int_t)net->last_event_id));
+    gw_json_set(b.head, "frozen_ms", json_integer((json_int_t)net->frozen_ms));
     gw_json_set(b.head, "connections", list);
     *ret = b;
     if (b.fd_count > 0)
         return true;
     gw_net_batch_fini(ret);
     return false;
+}
+
+unsigned gw_net_let_go(struct gw_net *net)
+{
+    gw_assert(net->frozen);
+    for (struct gw_list *l = net->conns.next, *next; l != &net->conns; l = next) {
+        next = l->next;
+        struct gw_conn *c = gw_container(l, struct gw_conn, link);
+        if (c->described)
+            gw_conn_cut(c); // closes, and touches nothing that the other process has too
+    }
+    return net->counts.open;
+}
+
+uint64_t gw_net_events(const struct gw_net *net)
+{
+    return net->last_event_id;
+}
+
+void gw_net_events_from(struct gw_net *net, uint64_t last)
+{
+    if (last > net->last_event_id)
+        net->last_event_id = last;
 }
 
 void gw_net_batch_fini(struct gw_net_batch *b)
@@ -212,7 +249,7 @@ static bool is_flag(const json_t *o, const char *key)
 }
 
 /* Whether o can be taken as it is. *io_bytes grows by what it has in the blob. */
-static const char *check_one(const json_t *o, size_t *io_bytes, size_t blob_bytes)
+static const char *check_one(const struct gw_net *net, const json_t *o, size_t *io_bytes, size_t blob_bytes)
 {
     const char *protocol = json_string_value(json_object_get(o, "protocol"));
     const char *peer = json_string_value(json_object_get(o, "peer"));
@@ -232,6 +269,10 @@ static const char *check_one(const json_t *o, size_t *io_bytes, size_t blob_byte
     }
     if (ws && (!is_number(o, "kind", 2, true) || !is_number(o, "code", 65535, true)))
         return "kind";
+    json_int_t fragment = json_integer_value(json_object_get(o, "fragment"));
+    if (fragment > (json_int_t)net->limits.ws_message_bytes ||
+        (fragment > 0 && json_integer_value(json_object_get(o, "kind")) == 0))
+        return "fragment";
     if (json_integer_value(json_object_get(o, "value")) > WS_VALUE_BYTES)
         return "value";
     return NULL;
@@ -247,20 +288,18 @@ static bool is_connected(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) == 0 && !listening;
 }
 
-static int check(const json_t *head, size_t blob_bytes, const int *fds, size_t fd_count, struct gw_err *err)
+static int check(const struct gw_net *net, const json_t *head, size_t blob_bytes, size_t fd_count, struct gw_err *err)
 {
     const json_t *list = json_object_get(head, "connections");
     if (json_integer_value(json_object_get(head, "version")) != GW_NET_HANDOVER_VERSION)
         return gw_err_set(err, -EPROTO, "connections are described in a version that is not known here");
-    if (!json_is_array(list) || json_array_size(list) != fd_count || !is_number(head, "last_event_id", INT64_MAX, true))
+    if (!json_is_array(list) || json_array_size(list) != fd_count || !is_number(head, "frozen_ms", INT64_MAX, true))
         return gw_err_set(err, -EPROTO, "the descriptors are not as many as the connections");
     size_t bytes = 0;
     for (size_t i = 0; i < fd_count; i++) {
-        const char *field = check_one(json_array_get(list, i), &bytes, blob_bytes);
+        const char *field = check_one(net, json_array_get(list, i), &bytes, blob_bytes);
         if (field != NULL)
             return gw_err_set(err, -EPROTO, "connection %zu: the field '%s' is not understood", i, field);
-        if (!is_connected(fds[i]))
-            return gw_err_set(err, -EPROTO, "connection %zu: its descriptor is no connection", i);
     }
     return bytes == blob_bytes ? 0 : gw_err_set(err, -EPROTO, "%zu bytes are nobody's", blob_bytes - bytes);
 }
@@ -310,16 +349,20 @@ static void adopt_sse(struct gw_conn *c, const json_t *o)
     gw_list_append(&net->subscribers, &s->sub.link);
 }
 
-/* Returns how many bytes of the blob were its own. */
-static size_t adopt_one(struct gw_conn *c, const json_t *o, const char *blob)
+/* Finds the pieces of o at blob. Returns how many bytes they have together. */
+static size_t find_pieces(const json_t *o, const char *blob, const char **data, size_t *len)
 {
-    const char *data[PIECES];
-    size_t len[PIECES], used = 0;
+    size_t used = 0;
     for (int i = 0; i < PIECES; i++) {
         data[i] = blob + used;
         len[i] = (size_t)json_integer_value(json_object_get(o, pieces[i]));
         used += len[i];
     }
+    return used;
+}
+
+static void adopt_one(struct gw_conn *c, const json_t *o, const char *const *data, const size_t *len)
+{
     uint64_t id = (uint64_t)json_integer_value(json_object_get(o, "id"));
     const char *protocol = json_string_value(json_object_get(o, "protocol"));
     if (id > c->net->last_conn_id)
@@ -343,29 +386,30 @@ static size_t adopt_one(struct gw_conn *c, const json_t *o, const char *blob)
         adopt_sse(c, o);
     gw_buf_add(&c->in, data[RAW], len[RAW]);
     gw_buf_add(&c->out, data[UNSENT], len[UNSENT]);
-    return used;
 }
 
-int gw_net_adopt(struct gw_net *net, const json_t *head, const char *blob, size_t blob_bytes, const int *fds,
+int gw_net_adopt(struct gw_net *net, const json_t *head, const char *blob, size_t blob_bytes, int *fds,
                  size_t fd_count, struct gw_err *err)
 {
     gw_assert(net->frozen);
-    int rc = check(head, blob_bytes, fds, fd_count, err);
+    int rc = check(net, head, blob_bytes, fd_count, err), left = 0;
+    if (rc < 0)
+        return rc;
     const json_t *list = json_object_get(head, "connections");
+    net->adopted_ms = (uint64_t)json_integer_value(json_object_get(head, "frozen_ms"));
     for (size_t i = 0; i < fd_count; i++) {
-        struct gw_conn *c = rc == 0 ? gw_conn_take(net, fds[i]) : NULL;
-        if (c != NULL) {
-            c->adopted = true;
-            blob += adopt_one(c, json_array_get(list, i), blob);
+        const json_t *o = json_array_get(list, i);
+        const char *data[PIECES];
+        size_t len[PIECES];
+        blob += find_pieces(o, blob, data, len);
+        struct gw_conn *c = is_connected(fds[i]) ? gw_conn_take(net, fds[i]) : NULL;
+        if (c == NULL) {
+            left++;
             continue;
         }
-        if (rc < 0)
-            (void)close(fds[i]);
-        else
-            rc = gw_err_set(err, -EMFILE, "connection %zu cannot be watched", i); // and it is closed
+        fds[i] = -1;
+        c->adopted = true;
+        adopt_one(c, o, data, len);
     }
-    uint64_t last = (uint64_t)json_integer_value(json_object_get(head, "last_event_id"));
-    if (rc == 0 && last > net->last_event_id)
-        net->last_event_id = last;
-    return rc;
+    return left;
 }

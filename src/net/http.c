@@ -308,7 +308,7 @@ struct gw_request *gw_http_read_head(struct gw_conn *c)
     }
     struct gw_request *req = c->req != NULL ? c->req : gw_request_new(c->net, c);
     if (req->info.method == NULL)
-        req->info = (struct gw_request_info){.method = "GET", .target = "/", .path = "/", .query = "", .body = "", .peer = c->peer};
+        req->info = (struct gw_request_info){.method = "GET", .target = "/", .path = "/", .query = "", .body = "", .peer = ""};
     return req;
 }
 

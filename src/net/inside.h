@@ -130,6 +130,7 @@ void gw_timeout_clear(struct gw_net *net, struct gw_timed *t);
 void gw_timeout_link(struct gw_net *net, struct gw_timed *t);
 void gw_timeout_stop(struct gw_net *net); /* nothing expires … */
 void gw_timeout_start(struct gw_net *net); /* … until now */
+void gw_timeout_shift(struct gw_net *net, uint64_t ms); /* all that are entered */
 
 /* ---- the whole ---- */
 struct gw_listener {
@@ -181,6 +182,8 @@ struct gw_net {
     } frame_input; /* what frames may read now */
 
     bool frozen; /* nothing is looked at, for these connections may be another process's */
+    uint64_t frozen_ms;  /* since when; */
+    uint64_t adopted_ms; /* the same of those that were adopted, where they come from */
     struct gw_missed *missed, **missed_end; /* events of that time; owned */
     bool saying_close; /* answers say Connection: close already */
     bool winding_down, closing;
@@ -223,6 +226,7 @@ struct gw_conn {
     bool restart_deadline;
     bool continued;    /* the message in progress has been answered with 100 */
     bool adopted;      /* came from another process, and is not looked at before the thaw */
+    bool described;    /* to another process */
     unsigned messages; /* answered so far; from the first one on silence is idleness */
 
     llhttp_t parser;
@@ -237,9 +241,9 @@ struct gw_conn {
     char peer[56];
 };
 
-/* Makes a connection of fd, which it takes over, also on failure (NULL). It is settled by the caller. */
+/* Makes a connection of fd, which it takes over; NULL: it cannot be watched. It is settled by the caller. */
 struct gw_conn *gw_conn_take(struct gw_net *net, int fd);
-/* The same for a socket that was accepted. */
+/* The same for a socket that was accepted; fd is taken over also on failure. */
 struct gw_conn *gw_conn_adopt(struct gw_net *net, int fd, const struct sockaddr_storage *peer);
 
 /* Sends, or keeps what the kernel does not take. A connection may be closed afterwards. */

@@ -157,9 +157,10 @@ void gw_hub_attach_ws(struct gw_ws *ws);
 void gw_hub_publish(struct gw_net *net, const char *event, const char *data);
 
 /* ---- another process goes on ---- */
-enum { GW_NET_BATCH = 200, GW_NET_HANDOVER_VERSION = 1 };
+enum { GW_NET_BATCH = 200, GW_NET_HANDOVER_VERSION = 1, GW_NET_MOVES_BYTES = 64 << 20 };
 
-/* From now on nothing is read, written, accepted, timed out or called back, until gw_net_thaw(). The application
+/* From now on nothing is read, written, accepted, timed out or called back, until gw_net_thaw(); deadlines stand
+ * still with it. The application
  * has been released before; streams that are not the hub's are ended. Both do nothing when it is so already. */
 void gw_net_freeze(struct gw_net *net);
 /* Goes on as if nothing had been, with connections that stayed and with those that were adopted meanwhile.
@@ -174,21 +175,30 @@ struct gw_net_batch {
     size_t fd_count;
 };
 /* Describes the next connections of a frozen net, those behind *io_after (0: from the first), about 1 MiB and at
- * most GW_NET_BATCH of them. False when there are none left. */
+ * most GW_NET_BATCH of them. False when there are none left. One that holds more than GW_NET_MOVES_BYTES stays. */
 bool gw_net_describe(struct gw_net *net, uint64_t *io_after, struct gw_net_batch *ret);
 void gw_net_batch_fini(struct gw_net_batch *b);
 
-/* Takes what gw_net_describe() wrote in another process into a frozen net. fds are taken over, also on failure.
- * Returns 0, or -EPROTO when the version or a field is not understood (nothing is adopted then), or -EMFILE. */
-int gw_net_adopt(struct gw_net *net, const json_t *head, const char *blob, size_t blob_bytes, const int *fds,
+/* Takes what gw_net_describe() wrote in another process into a frozen net; each of fds that was taken over is -1
+ * after it. Returns how many were not, for they are no connections or cannot be watched, or -EPROTO when the
+ * version or a field is not understood (nothing is adopted then). */
+int gw_net_adopt(struct gw_net *net, const json_t *head, const char *blob, size_t blob_bytes, int *fds,
                  size_t fd_count, struct gw_err *err);
+/* The connections that were described are another process's for good: closes our descriptors of them, so that
+ * an end that the other one makes is an end. Returns how many stayed. */
+unsigned gw_net_let_go(struct gw_net *net);
+/* The number of the last event; who goes on goes on counting from there. */
+uint64_t gw_net_events(const struct gw_net *net);
+void gw_net_events_from(struct gw_net *net, uint64_t last);
 
 /* ---- the end of a host ---- */
-/* From now on answers carry Connection: close; everything else goes on. */
-void gw_net_say_close(struct gw_net *net);
+/* From now on answers carry Connection: close, or do not any longer; everything else goes on. */
+void gw_net_say_close(struct gw_net *net, bool say);
 /* From now on answers carry Connection: close and listeners accept nothing more (their queue is served
  * first). WebSockets are closed with ws_code (1001 or 1012) and SSE streams ended; keep-alive connections
  * that stay idle are closed after idle_grace_ms. done is called from the loop once no connection is left;
  * gw_net_close() remains the caller's. */
 void gw_net_wind_down(struct gw_net *net, unsigned ws_code, const char *ws_reason, unsigned idle_grace_ms,
                       void (*done)(void *ud), void *ud);
+/* Takes that back, if it was so: what is open still stays open. The caller listens again. */
+bool gw_net_wind_up(struct gw_net *net);

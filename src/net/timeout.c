@@ -126,6 +126,15 @@ void gw_timeout_link(struct gw_net *net, struct gw_timed *t)
     gw_list_append(&net->deadlines.lists[t->class], &t->link);
 }
 
+void gw_timeout_shift(struct gw_net *net, uint64_t ms)
+{
+    for (int i = 1; i < GW_TO_COUNT; i++) {
+        struct gw_list *list = &net->deadlines.lists[i];
+        for (struct gw_list *l = list->next; l != list; l = l->next)
+            gw_container(l, struct gw_timed, link)->at_ms += ms;
+    }
+}
+
 void gw_timeout_stop(struct gw_net *net)
 {
     (void)uv_timer_stop(&net->deadlines.timer);

@@ -19,9 +19,21 @@ void gw_wind_down_check(struct gw_net *net)
         gw_ready_queue(net, &net->wind_down.ready, tell_done);
 }
 
-void gw_net_say_close(struct gw_net *net)
+void gw_net_say_close(struct gw_net *net, bool say)
 {
-    net->saying_close = true;
+    net->saying_close = say;
+}
+
+bool gw_net_wind_up(struct gw_net *net)
+{
+    if (!net->winding_down)
+        return false;
+    net->winding_down = net->saying_close = false;
+    net->wind_down.cb = NULL;
+    free(net->wind_down.reason);
+    net->wind_down.reason = NULL;
+    gw_ready_cancel(&net->wind_down.ready);
+    return true;
 }
 
 void gw_net_wind_down(struct gw_net *net, unsigned ws_code, const char *ws_reason, unsigned idle_grace_ms,

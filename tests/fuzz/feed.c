@@ -54,7 +54,7 @@ static void on_request(void *ud, struct gw_request *req)
         gw_hub_attach(f->net, req);
     } else if (kind == 'x') {
         gw_answer(req, 204, NULL, 0, NULL, 0);
-        gw_net_say_close(f->net);
+        gw_net_say_close(f->net, true);
     } else if (info->upgrade) {
         struct gw_ws *ws = gw_ws_accept(req, NULL);
         gw_hub_attach_ws(ws);

@@ -186,7 +186,7 @@ static void adopt_batch(struct gw_net *net, const struct gw_net_batch *batch)
         fds[i] = fcntl(batch->fds[i], F_DUPFD_CLOEXEC, 3);
     struct gw_err err = {0};
     char *blob = gw_memdup0(batch->blob.data != NULL ? batch->blob.data : "", batch->blob.len);
-    if (gw_net_adopt(net, head, blob, batch->blob.len, fds, batch->fd_count, &err) < 0)
+    if (gw_net_adopt(net, head, blob, batch->blob.len, fds, batch->fd_count, &err) != 0)
         fail_msg("not adopted: %s", err.text);
     free(blob);
     json_decref(head);
@@ -207,6 +207,8 @@ void rig_move(struct rig *r)
         gw_net_batch_fini(&batch);
     }
     assert_int_equal(gw_net_counts(fresh).open, gw_net_counts(old).open);
+    gw_net_events_from(fresh, gw_net_events(old));
+    assert_int_equal(gw_net_let_go(old), 0);
     if (r->publish_frozen)
         gw_hub_publish(fresh, "state", "{\"frozen\":1}");
     gw_net_close(old, NULL, NULL);

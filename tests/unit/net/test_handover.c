@@ -307,11 +307,12 @@ static void many_connections_move_in_batches(void **state)
     rig_until(&rig, gw_net_counts(rig.net).open == 0);
 }
 
-/* Offers head with these descriptors to a fresh frozen net and holds that it is refused with words. */
-static void refused(const char *head_text, const char *blob, size_t blob_bytes, const int *from, size_t count)
+/* Offers head with copies of these descriptors to a fresh frozen net. Returns what it says; what it did not take
+ * over is still open. */
+static int offer(const char *head_text, const char *blob, size_t blob_bytes, const int *from, size_t count,
+                 struct gw_err *err)
 {
     struct gw_net *net;
-    struct gw_err err = {0};
     int fds[4];
     json_t *head = json_loads(head_text, 0, NULL);
     assert_non_null(head);
@@ -320,25 +321,33 @@ static void refused(const char *head_text, const char *blob, size_t blob_bytes, 
     gw_net_freeze(net);
     for (size_t i = 0; i < count; i++)
         fds[i] = fcntl(from[i], F_DUPFD_CLOEXEC, 3);
-    assert_true(gw_net_adopt(net, head, blob, blob_bytes, fds, count, &err) < 0);
-    assert_true(err.text[0] != '\0');
-    assert_int_equal(gw_net_counts(net).open, 0);
+    int rc = gw_net_adopt(net, head, blob, blob_bytes, fds, count, err);
+    assert_int_equal(gw_net_counts(net).open, rc < 0 ? 0 : (int)count - rc);
     for (size_t i = 0; i < count; i++)
-        assert_int_equal(fcntl(fds[i], F_GETFD), -1);
+        if (rc != 0)
+            assert_int_equal(close(fds[i]), 0);
     gw_net_close(net, NULL, NULL);
     json_decref(head);
+    return rc;
+}
+
+static void refused(const char *head_text, const char *blob, size_t blob_bytes, const int *from, size_t count)
+{
+    struct gw_err err = {0};
+    assert_true(offer(head_text, blob, blob_bytes, from, count, &err) < 0);
+    assert_true(err.text[0] != '\0');
 }
 
 static void what_is_not_understood_is_refused_whole(void **state)
 {
-#define ONE(more) "{\"version\":1,\"last_event_id\":0,\"connections\":[{\"id\":1,\"peer\":\"p\",\"messages\":0" more "}]}"
+#define ONE(more) "{\"version\":1,\"frozen_ms\":0,\"connections\":[{\"id\":1,\"peer\":\"p\",\"messages\":0" more "}]}"
     struct rig_client *c = rig_connect(&rig);
     int file = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    refused("{\"version\":2,\"last_event_id\":0,\"connections\":[]}", "", 0, NULL, 0);
+    refused("{\"version\":2,\"frozen_ms\":0,\"connections\":[]}", "", 0, NULL, 0);
     refused("{}", "", 0, NULL, 0);
     refused("[]", "", 0, NULL, 0);
-    refused("{\"version\":1,\"last_event_id\":0,\"connections\":[]}", "", 0, &c->fd, 1);
-    refused("{\"version\":1,\"last_event_id\":0,\"connections\":[7]}", "", 0, &c->fd, 1);
+    refused("{\"version\":1,\"frozen_ms\":0,\"connections\":[]}", "", 0, &c->fd, 1);
+    refused("{\"version\":1,\"frozen_ms\":0,\"connections\":[7]}", "", 0, &c->fd, 1);
     refused(ONE(""), "", 0, &c->fd, 1);
     refused(ONE(",\"protocol\":\"gopher\""), "", 0, &c->fd, 1);
     refused(ONE(",\"protocol\":\"http\""), "", 0, NULL, 0);
@@ -349,8 +358,12 @@ static void what_is_not_understood_is_refused_whole(void **state)
     refused(ONE(",\"protocol\":\"http\",\"value\":1"), "x", 1, &c->fd, 1);
     refused(ONE(",\"protocol\":\"websocket\",\"kind\":0,\"code\":0"), "", 0, &c->fd, 1);
     refused(ONE(",\"protocol\":\"http\",\"deadline\":99"), "", 0, &c->fd, 1);
-    refused(ONE(",\"protocol\":\"http\""), "", 0, &file, 1);
-    refused(ONE(",\"protocol\":\"http\""), "", 0, &rig.listener, 1);
+    refused(ONE(",\"protocol\":\"websocket\",\"kind\":0,\"code\":0,\"head\":0,\"fragment\":1"), "x", 1, &c->fd, 1);
+    refused(ONE(",\"protocol\":\"websocket\",\"kind\":1,\"code\":0,\"head\":0,\"fragment\":2000000"), "x", 1, &c->fd, 1);
+    // One that is no connection is left to who offers it, and the others are taken.
+    assert_int_equal(offer(ONE(",\"protocol\":\"http\""), "", 0, &file, 1, NULL), 1);
+    assert_int_equal(offer(ONE(",\"protocol\":\"http\""), "", 0, &rig.listener, 1, NULL), 1);
+    assert_int_equal(offer(ONE(",\"protocol\":\"http\""), "", 0, &c->fd, 1, NULL), 0);
     (void)close(file);
 }
 

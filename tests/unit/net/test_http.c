@@ -265,7 +265,7 @@ static void errors_have_the_contracts_body_and_retry_after(void **state)
 static void an_answer_that_says_close_is_the_last(void **state)
 {
     struct rig_client *c = rig_connect(&rig);
-    gw_net_say_close(rig.net);
+    gw_net_say_close(rig.net, true);
     rig_send(c, "GET /a HTTP/1.1\r\nHost: x\r\n\r\n");
     rig_expect_end(c);
     assert_true(rig_has(c, "Connection: close\r\n") && rig_has(c, "GET /a? "));
