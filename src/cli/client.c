@@ -251,8 +251,12 @@ static int connect_once(struct gw_client *c, uint64_t deadline_ms, struct gw_err
 int gw_client_open(struct gw_client *c, const char *state_dir, struct gw_err *err)
 {
     *c = (struct gw_client){.fd = -1};
+    uint64_t deadline_ms = gw_now_ms() + HELLO_MS;
     int rc = gw_statedir_choose(state_dir, &c->dir, err);
-    return rc < 0 ? rc : connect_once(c, gw_now_ms() + HELLO_MS, err);
+    if (rc == 0)
+        rc = connect_once(c, deadline_ms, err);
+    // Let go without a word: that host is leaving, and the next one has its socket.
+    return rc == -ECONNRESET ? gw_client_reopen(c, deadline_ms, err) : rc;
 }
 
 int gw_client_reopen(struct gw_client *c, uint64_t deadline_ms, struct gw_err *err)
@@ -271,8 +275,12 @@ int gw_client_reopen(struct gw_client *c, uint64_t deadline_ms, struct gw_err *e
 static void keep_event(struct gw_client *c, json_t *line)
 {
     json_t *event = json_object_get(line, "event");
-    if (event != NULL)
-        (void)json_array_append(c->events, event);
+    if (event == NULL)
+        return;
+    (void)json_array_append(c->events, event);
+    const char *name = json_string_value(json_object_get(event, "event"));
+    if (name != NULL && (strcmp(name, "respawn.ready") == 0 || strcmp(name, "respawn.failed") == 0))
+        c->hands_over = strcmp(name, "respawn.ready") == 0;
 }
 
 int gw_client_call(struct gw_client *c, const char *op, json_t *args, json_t **ret_result, struct gw_err *err)
@@ -341,8 +349,12 @@ int gw_client_insist(struct gw_client *c, const char *op, const json_t *args, js
     if (rc != -ECONNRESET)
         return rc;
     uint64_t deadline_ms = gw_now_ms() + GW_CLIENT_REOPEN_MS;
-    note(c, "the connection to pid %d is lost; looking for the host for %d s", (int)c->pid,
-         GW_CLIENT_REOPEN_MS / 1000);
+    if (c->hands_over)
+        note(c, "pid %d has handed over; asking the next one", (int)c->pid);
+    else
+        note(c, "the connection to pid %d is lost; looking for the host for %d s", (int)c->pid,
+             GW_CLIENT_REOPEN_MS / 1000);
+    c->hands_over = false;
     while (rc == -ECONNRESET && gw_now_ms() < deadline_ms) {
         rc = have_again(c, deadline_ms, err);
         if (rc == 0)

@@ -176,7 +176,7 @@ int gw_cli_status(int argc, char **argv)
     struct gw_err err = {0};
     json_t *status = NULL;
     code = GW_CLI_FAILED;
-    if (gw_client_open(&c, args.state_dir, &err) < 0 || gw_client_call(&c, "status", NULL, &status, &err) < 0) {
+    if (gw_client_open(&c, args.state_dir, &err) < 0 || gw_client_insist(&c, "status", NULL, &status, &err) < 0) {
         (void)gw_text_failed(&err);
     } else {
         if (as_json)

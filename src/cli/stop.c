@@ -124,10 +124,10 @@ int gw_cli_reload(int argc, char **argv)
     if (back)
         gw_json_set(request, "back", json_true());
     int rc = gw_client_open(&c, args.state_dir, &err);
-    if (rc == 0)
-        rc = gw_client_call(&c, "reload", request, &answer, &err);
-    else
-        json_decref(request);
+    if (rc == 0) // going back twice would be another version
+        rc = back ? gw_client_call(&c, "reload", json_incref(request), &answer, &err)
+                  : gw_client_insist(&c, "reload", request, &answer, &err);
+    json_decref(request);
     if (rc < 0) {
         code = gw_text_failed(&err);
     } else {

@@ -26,7 +26,8 @@ static int collect(struct gw_client *c, const char *status, json_t *list, struct
             gw_json_set(ask, "status", gw_json_string(status));
         if (after[0] != '\0')
             gw_json_set(ask, "after", gw_json_string(after));
-        int rc = gw_client_call(c, "tasks", ask, &page, err);
+        int rc = gw_client_insist(c, "tasks", ask, &page, err);
+        json_decref(ask);
         if (rc < 0)
             return rc;
         (void)json_array_extend(list, json_object_get(page, "tasks"));

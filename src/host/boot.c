@@ -192,7 +192,7 @@ int gw_boot_own(struct gw_host *h, bool planned, struct gw_err *err)
         gw_history_load(h);
     }
     gw_update_read(h);
-    return gw_boot_open_work(h, err);
+    return gw_boot_open_work(h, planned, err);
 }
 
 static void with_lock(struct gw_host *h)
@@ -309,12 +309,13 @@ int gw_boot_listen(struct gw_host *h, struct gw_err *err)
     return 0;
 }
 
-int gw_boot_open_work(struct gw_host *h, struct gw_err *err)
+int gw_boot_open_work(struct gw_host *h, bool goes_on, struct gw_err *err)
 {
     struct gw_work_config config = {.state_dir = h->options.state_dir,
                                     .boot_id = h->boot_id,
                                     .lanes = h->options.lanes,
                                     .lane_count = h->options.lane_count,
+                                    .goes_on = goes_on,
                                     .retry_after_crash = !h->safe_mode,
                                     .ops = &gw_workload,
                                     .ud = h};
@@ -331,12 +332,12 @@ int gw_boot_open_work(struct gw_host *h, struct gw_err *err)
     return 0;
 }
 
-void gw_boot_close_work(struct gw_host *h)
+void gw_boot_close_work(struct gw_host *h, bool goes_on)
 {
     if (h->work == NULL)
         return;
     gw_workload_unwatch(h);
-    h->work = gw_work_close(h->work, STORE_MS);
+    h->work = gw_work_close(h->work, STORE_MS, goes_on);
     h->env.work = NULL;
 }
 
@@ -362,7 +363,7 @@ void gw_boot_close(struct gw_host *h)
     free_app(&h->next_app);
     free_app(&h->app);
     free_app(&h->old_app);
-    gw_boot_close_work(h);
+    gw_boot_close_work(h, false);
     if (h->net != NULL)
         gw_net_close(h->net, NULL, NULL);
     for (size_t i = 0; h->standby.active && !h->standby.arrived && i < h->socket_count; i++)

@@ -18,6 +18,8 @@ enum { CLIENTS_MAX = 64, LINE_BYTES = (1 << 20) + 65536, UNSENT_BYTES = 4 << 20,
 struct control {
     uv_pipe_t server; /* data: the host */
     char *path;
+    dev_t dev; /* of the socket's file: another host may have put its own there since */
+    ino_t ino;
     struct gw_control_client *clients;
     unsigned count;
     bool closed, paused;
@@ -289,6 +291,17 @@ void gw_control_pause(struct gw_host *h, bool paused)
         on_connection((uv_stream_t *)&control->server, 0); // what has come meanwhile
 }
 
+static bool is_own(const struct control *control)
+{
+    struct stat st;
+    return lstat(control->path, &st) == 0 && st.st_dev == control->dev && st.st_ino == control->ino;
+}
+
+bool gw_control_reachable(const struct gw_host *h)
+{
+    return h->control != NULL && is_own(h->control);
+}
+
 int gw_control_open(struct gw_host *h, int fd, struct gw_err *err)
 {
     char *path = gw_asprintf("%s/control.sock", h->options.state_dir);
@@ -301,6 +314,11 @@ int gw_control_open(struct gw_host *h, int fd, struct gw_err *err)
     struct control *control = gw_calloc(1, sizeof *control);
     control->path = path;
     h->control = control;
+    struct stat st;
+    if (lstat(path, &st) == 0) {
+        control->dev = st.st_dev;
+        control->ino = st.st_ino;
+    }
     (void)uv_pipe_init(&h->loop, &control->server, 0);
     control->server.data = h;
     int rc = uv_pipe_open(&control->server, fd);
@@ -324,7 +342,7 @@ void gw_control_close(struct gw_host *h)
     if (control == NULL)
         return;
     gw_log_tap(NULL, NULL);
-    if (!h->departed)
+    if (!h->departed && is_own(control))
         (void)unlink(control->path);
     uv_close((uv_handle_t *)&control->server, on_server_closed);
     // What was said last is worth a moment: the outcome of the restart or stop that ends this host.

@@ -137,7 +137,7 @@ static void take_back(struct gw_host *h)
     gw_boot_describe_lock(h);
     gw_log(GW_INFO, "lock.acquired", json_pack("{so}", "path", gw_json_string(h->options.state_dir)),
            "this host owns the state directory again");
-    if ((gw_net_wind_up(h->net) && gw_boot_listen(h, &err) < 0) || gw_boot_open_work(h, &err) < 0) {
+    if ((gw_net_wind_up(h->net) && gw_boot_listen(h, &err) < 0) || gw_boot_open_work(h, true, &err) < 0) {
         h->cannot_serve = true;
         h->start_err = err;
     }
@@ -293,7 +293,7 @@ static void give_up(struct gw_host *h)
     gw_update_failed(h, &h->start_err);
     gw_restarts_end(h, "failed", h->start_err.text);
     gw_net_refuse_held(h->net, 503, "draining", "the gateway failed to start and waits for its operator");
-    gw_boot_close_work(h);
+    gw_boot_close_work(h, false);
     gw_net_unlisten(h->net);
     h->socket_count = gw_listen_close(h->sockets, h->socket_count, false);
     struct gw_err err = {0};
@@ -321,7 +321,11 @@ static void reacquire(struct gw_host *h)
         return;
     }
     gw_net_unlisten(h->net);
-    if (gw_boot_listen(h, &err) < 0 || gw_boot_open_work(h, &err) < 0) {
+    if (!gw_control_reachable(h)) { // another host has been here meanwhile
+        gw_control_close(h);
+        (void)gw_control_open(h, -1, &err);
+    }
+    if (gw_boot_listen(h, &err) < 0 || gw_boot_open_work(h, false, &err) < 0) {
         h->cannot_serve = true;
         h->start_err = err;
         gw_host_post(h, GW_EV_START_FAILED);

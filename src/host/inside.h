@@ -183,8 +183,9 @@ int gw_boot_serve(struct gw_host *h, struct gw_err *err); /* what needs the lock
  * boots and outcomes is its until the connections are ours. */
 int gw_boot_own(struct gw_host *h, bool planned, struct gw_err *err);
 void gw_boot_describe_lock(struct gw_host *h);
-int gw_boot_open_work(struct gw_host *h, struct gw_err *err);
-void gw_boot_close_work(struct gw_host *h);
+/* goes_on: one process closes the store for another, or for itself, that opens it at once. */
+int gw_boot_open_work(struct gw_host *h, bool goes_on, struct gw_err *err);
+void gw_boot_close_work(struct gw_host *h, bool goes_on);
 void gw_boot_close(struct gw_host *h);
 
 /* effects.c */
@@ -279,6 +280,7 @@ void gw_history_keep(struct gw_host *h, const struct gw_restart *r);
 /* control.c: the control socket */
 int gw_control_open(struct gw_host *h, int fd, struct gw_err *err); /* fd: the predecessor's, or -1 */
 int gw_control_fd(const struct gw_host *h); /* -1: there is none */
+bool gw_control_reachable(const struct gw_host *h); /* its path leads to it still */
 void gw_control_pause(struct gw_host *h, bool paused); /* requests wait in the kernel */
 void gw_control_close(struct gw_host *h);
 void gw_control_tell(struct gw_host *h, const json_t *object); /* to those who follow */

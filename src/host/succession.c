@@ -293,6 +293,7 @@ void gw_succession_prove(struct gw_host *h, const char *program, bool update, in
     s->health_ms = health_ms > 0 ? (unsigned)health_ms : GW_HEALTH_MS;
     s->stage = GW_SUCC_CHECKING;
     arm(h);
+    gw_work_tidy(h->work); // there is time for it now, and not at the switch
     if (update)
         check(h);
     else
@@ -336,7 +337,7 @@ void gw_succession_go(struct gw_host *h)
     struct succession *s = &h->succession;
     gw_watchdog_arm(h, gw_now_ms() + s->health_ms * 2 + GW_FORCED_EXIT_MS, "handing_over",
                     "gateway.restart_shutdown_timeout");
-    gw_boot_close_work(h); // the store has one owner
+    gw_boot_close_work(h, true); // the store has one owner
     if (s->stage != GW_SUCC_READY) { // it was lost a moment ago
         gw_host_post(h, GW_EV_SUCCESSOR_LOST);
         return;

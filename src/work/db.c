@@ -87,19 +87,25 @@ int gw_db_open(const char *path, unsigned busy_ms, struct gw_db **ret_db, struct
             code = gw_err_set(err, -EROFS, "store '%s' cannot be written", path);
     }
     if (code != 0) {
-        gw_db_close(db, false);
+        gw_db_close(db, GW_DB_END_CLEAN);
         return code;
     }
     *ret_db = db;
     return 0;
 }
 
-void gw_db_close(struct gw_db *db, bool keep_wal)
+void gw_db_checkpoint(struct gw_db *db)
+{
+    (void)sqlite3_wal_checkpoint_v2(db->handle, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+}
+
+void gw_db_close(struct gw_db *db, enum gw_db_end end)
 {
     if (db == NULL)
         return;
-    int keep = keep_wal ? 1 : 0;
+    int keep = end == GW_DB_END_MARKED ? 1 : 0;
     (void)sqlite3_file_control(db->handle, "main", SQLITE_FCNTL_PERSIST_WAL, &keep);
+    (void)sqlite3_db_config(db->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, end == GW_DB_END_GOES_ON, NULL);
     int rc = sqlite3_close(db->handle);
     gw_assert(rc == SQLITE_OK);
     free(db->path);

@@ -15,8 +15,15 @@ struct gw_stmt;
  * Returns 0, or -EUCLEAN (not a database, or a damaged one), -EBUSY (locked by another process), -ENOSPC,
  * -EROFS, -EIO or the errno of opening, with the path in err. The same codes come from all functions here. */
 int gw_db_open(const char *path, unsigned busy_ms, struct gw_db **ret_db, struct gw_err *err);
-/* Statements must be freed before. keep_wal leaves the log beside the file, the mark of an unclean end. */
-void gw_db_close(struct gw_db *db, bool keep_wal);
+/* Statements must be freed before. */
+enum gw_db_end {
+    GW_DB_END_CLEAN,  /* the log is written back and removed */
+    GW_DB_END_MARKED, /* it stays beside the file, the mark of an unclean end */
+    GW_DB_END_GOES_ON /* it stays, and nothing waits for the disk: who opens the file next does so at once */
+};
+void gw_db_close(struct gw_db *db, enum gw_db_end end);
+/* Writes the log back as far as nobody has to wait for it. */
+void gw_db_checkpoint(struct gw_db *db);
 
 int gw_db_exec(struct gw_db *db, const char *sql, struct gw_err *err);
 /* The first column of the first row of sql as a number. */

@@ -11,13 +11,14 @@
 struct gw_rows;
 
 /* Opens dir's tasks.db as it is; reads, writes nothing but sqlite's own log files. One that was not closed is
- * looked through. -EUCLEAN, from here or from what follows: it is damaged, or no database. */
-int gw_rows_open(const char *dir, struct gw_rows **ret_rows, struct gw_err *err);
+ * looked through, unless that was planned (goes_on). -EUCLEAN, from here or from what follows: it is damaged, or no database. */
+int gw_rows_open(const char *dir, bool goes_on, struct gw_rows **ret_rows, struct gw_err *err);
 /* Gives a damaged file, with its log, another name; *ret_moved is that (caller frees). It must be closed. */
 int gw_rows_move_aside(const char *dir, char **ret_moved, struct gw_err *err);
 /* Brings the schema up to date and prepares the statements. The first step that writes. */
 int gw_rows_adopt(struct gw_rows *r, struct gw_err *err);
-void gw_rows_close(struct gw_rows *r); /* NULL is fine */
+void gw_rows_close(struct gw_rows *r, bool goes_on); /* NULL is fine; goes_on: the next process opens it at once */
+void gw_rows_tidy(struct gw_rows *r); /* so that the next one finds little in the log */
 
 int gw_rows_begin(struct gw_rows *r, struct gw_err *err);
 int gw_rows_commit(struct gw_rows *r, struct gw_err *err);

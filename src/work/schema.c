@@ -138,10 +138,10 @@ int gw_rows_move_aside(const char *dir, char **ret_moved, struct gw_err *err)
     return 0;
 }
 
-int gw_rows_open(const char *dir, struct gw_rows **ret_rows, struct gw_err *err)
+int gw_rows_open(const char *dir, bool goes_on, struct gw_rows **ret_rows, struct gw_err *err)
 {
     char *path = gw_asprintf("%s/tasks.db", dir), *wal = gw_asprintf("%s-wal", path);
-    bool unclean = access(wal, F_OK) == 0; // sqlite removes it when the last one closes
+    bool unclean = !goes_on && access(wal, F_OK) == 0; // sqlite removes it when the last one closes
     struct gw_rows *r = gw_calloc(1, sizeof *r);
     int64_t n;
     int rc = gw_db_open(path, BUSY_MS, &r->db, err);
@@ -152,7 +152,7 @@ int gw_rows_open(const char *dir, struct gw_rows **ret_rows, struct gw_err *err)
     free(path);
     free(wal);
     if (rc != 0) {
-        gw_rows_close(r);
+        gw_rows_close(r, false);
         return rc;
     }
     *ret_rows = r;
@@ -191,7 +191,12 @@ int gw_rows_adopt(struct gw_rows *r, struct gw_err *err)
     return rc;
 }
 
-void gw_rows_close(struct gw_rows *r)
+void gw_rows_tidy(struct gw_rows *r)
+{
+    gw_db_checkpoint(r->db);
+}
+
+void gw_rows_close(struct gw_rows *r, bool goes_on)
 {
     if (r == NULL)
         return;
@@ -199,7 +204,7 @@ void gw_rows_close(struct gw_rows *r)
         gw_stmt_free(r->stmts[i]);
     // Damage met on the way: the log stays as the mark that makes the next start look through the file.
     if (r->db != NULL)
-        gw_db_close(r->db, gw_db_damaged(r->db));
+        gw_db_close(r->db, gw_db_damaged(r->db) ? GW_DB_END_MARKED : goes_on ? GW_DB_END_GOES_ON : GW_DB_END_CLEAN);
     free(r);
 }
 

@@ -40,6 +40,7 @@ struct gw_store {
     struct gw_ops kept; /* ends that could not be written yet */
     int64_t final_rows; /* finished rows in the file */
     bool prune, pruning_rows;
+    bool tidy, opens_on, goes_on; /* see gw_store_tidy, config.goes_on, gw_store_close */
     uint64_t next_age_check_ms;
 };
 
@@ -205,10 +206,10 @@ static int take_over(struct gw_store *s, struct gw_store_found *found, struct gw
 static int open_rows(struct gw_store *s, struct gw_store_found *found, struct gw_err *err)
 {
     for (;;) {
-        int rc = gw_rows_open(s->dir, &s->rows, err);
+        int rc = gw_rows_open(s->dir, s->opens_on, &s->rows, err);
         if (rc == 0 && (rc = take_over(s, found, err)) != 0) {
             gw_rows_rollback(s->rows);
-            gw_rows_close(s->rows);
+            gw_rows_close(s->rows, false);
         }
         if (rc == 0)
             return 0;
@@ -253,15 +254,19 @@ static void serve(struct gw_store *s)
     for (bool stop = false; !stop;) {
         struct gw_ops ops = {0};
         (void)pthread_mutex_lock(&s->lock);
-        while (s->pushed.head == NULL && !s->stop && !s->prune)
+        while (s->pushed.head == NULL && !s->stop && !s->prune && !s->tidy)
             (void)pthread_cond_wait(&s->more, &s->lock);
         stop = s->stop;
         uint64_t seq = take_batch(s, &ops);
         stop = stop && s->pushed.head == NULL;
+        bool tidy = s->tidy && ops.head == NULL && !stop;
+        s->tidy = s->tidy && !tidy;
         (void)pthread_mutex_unlock(&s->lock);
+        if (tidy)
+            gw_rows_tidy(s->rows);
         if (ops.head != NULL || (stop && s->kept.head != NULL))
             run_batch(s, &ops, seq);
-        else if (!stop)
+        else if (!stop && s->prune)
             prune_some(s);
     }
 }
@@ -281,7 +286,7 @@ static void *store_main(void *arg)
         return NULL;
 
     serve(s);
-    gw_rows_close(s->rows);
+    gw_rows_close(s->rows, s->goes_on);
     s->rows = NULL;
     (void)pthread_mutex_lock(&s->lock);
     s->ended = true;
@@ -320,6 +325,7 @@ int gw_store_open(const struct gw_store_config *config, struct gw_store **ret_st
     s->retry_after_crash = config->retry_after_crash;
     s->retain_ms = config->retain_ms;
     s->retain_rows = config->retain_rows;
+    s->opens_on = config->goes_on;
     *ret_found = (struct gw_store_found){0};
     s->open_found = ret_found;
     s->open_err = err;
@@ -358,10 +364,19 @@ static struct timespec deadline_in(unsigned ms)
     return t;
 }
 
-void gw_store_close(struct gw_store *s, unsigned max_ms)
+void gw_store_tidy(struct gw_store *s)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    s->tidy = true;
+    (void)pthread_cond_signal(&s->more);
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
+void gw_store_close(struct gw_store *s, unsigned max_ms, bool goes_on)
 {
     struct timespec until = deadline_in(max_ms);
     (void)pthread_mutex_lock(&s->lock);
+    s->goes_on = goes_on;
     s->stop = true;
     (void)pthread_cond_signal(&s->more);
     while (!s->ended && pthread_cond_timedwait(&s->tried, &s->lock, &until) == 0)

@@ -16,6 +16,7 @@ struct gw_store_config {
     const char *dir, *boot_id;
     bool retry_after_crash;
     int64_t retain_ms, retain_rows;
+    bool goes_on; /* the process before has closed it for us */
 };
 /* What was found at the opening; all owned by whoever asked. */
 struct gw_store_found {
@@ -33,8 +34,10 @@ void gw_store_found_fini(struct gw_store_found *f);
 int gw_store_open(const struct gw_store_config *config, struct gw_store **ret_store,
                   struct gw_store_found *ret_found, struct gw_err *err);
 /* Carries out what was pushed, closes the file and ends the thread, within max_ms; after that the thread is
- * left to end and free by itself. Answers are dropped. */
-void gw_store_close(struct gw_store *s, unsigned max_ms);
+ * left to end and free by itself. Answers are dropped. goes_on: another process opens the file at once. */
+void gw_store_close(struct gw_store *s, unsigned max_ms, bool goes_on);
+/* Has the file's log written back soon, so that such a close is quick. */
+void gw_store_tidy(struct gw_store *s);
 
 int gw_store_fd(const struct gw_store *s);
 void gw_store_wake(struct gw_store *s); /* makes the descriptor readable, from the loop thread */

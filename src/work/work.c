@@ -93,6 +93,7 @@ int gw_work_open(const struct gw_work_config *config, struct gw_work **ret_work,
     struct gw_store_config store = {
         .dir = config->state_dir,
         .boot_id = config->boot_id,
+        .goes_on = config->goes_on,
         .retry_after_crash = config->retry_after_crash,
         .retain_ms = config->retain_ms > 0 ? config->retain_ms : RETAIN_MS,
         .retain_rows = config->retain_rows > 0 ? config->retain_rows : RETAIN_ROWS,
@@ -135,7 +136,12 @@ static void forget_live(struct gw_work *w)
         gw_live_release(w, gw_link_of(w->gone.next, struct gw_live, all));
 }
 
-struct gw_work *gw_work_close(struct gw_work *w, unsigned max_ms)
+void gw_work_tidy(struct gw_work *w)
+{
+    gw_store_tidy(w->store);
+}
+
+struct gw_work *gw_work_close(struct gw_work *w, unsigned max_ms, bool goes_on)
 {
     if (w == NULL)
         return NULL;
@@ -146,7 +152,7 @@ struct gw_work *gw_work_close(struct gw_work *w, unsigned max_ms)
     (void)gw_work_flush(w);
     forget_live(w);
     gw_run_free_all(w);
-    gw_store_close(w->store, max_ms);
+    gw_store_close(w->store, max_ms, goes_on);
     for (struct gw_op *op; (op = gw_ops_take(&w->local)) != NULL;)
         gw_op_free(op);
     for (size_t i = 0; i < w->lane_count; i++)

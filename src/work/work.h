@@ -118,6 +118,7 @@ struct gw_work_config {
     const char *boot_id;
     const struct gw_lane_spec *lanes;
     size_t lane_count;              /* "main" is added with concurrency 4 when absent */
+    bool goes_on;                   /* the process before has closed the store for us: it is not looked through */
     bool retry_after_crash;         /* false in safe mode: what ran when a boot died is not tried again */
     int64_t retain_ms, retain_rows; /* how long and how many finished tasks are kept; 0: 7 days, 100,000 */
     const struct gw_work_ops *ops;
@@ -135,8 +136,10 @@ struct gw_work_config {
 int gw_work_open(const struct gw_work_config *config, struct gw_work **ret_work, char **ret_moved,
                  struct gw_err *err);
 /* Waits for what is queued for the store, at most max_ms, and frees. Callbacks that are still due are not
- * called. NULL is fine; always NULL. */
-struct gw_work *gw_work_close(struct gw_work *w, unsigned max_ms);
+ * called. goes_on: another process opens the store at once, so nothing is tidied up, for which the disk would be
+ * waited for; gw_work_tidy() some time before keeps what is left over small. NULL is fine; always NULL. */
+struct gw_work *gw_work_close(struct gw_work *w, unsigned max_ms, bool goes_on);
+void gw_work_tidy(struct gw_work *w);
 
 int gw_work_fd(const struct gw_work *w); /* an eventfd, readable when dispatch has something to do */
 void gw_work_dispatch(struct gw_work *w);

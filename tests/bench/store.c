@@ -146,7 +146,7 @@ static double accepts(struct bench *b, unsigned submitters, unsigned ms, double 
     double seconds = (double)(gw_now_us() - began) / 1e6, rate = (double)b->accepted / seconds;
     *ret_per_flush = (double)b->accepted / (double)(flushes - flushed);
     b->refill = false;
-    b->w = gw_work_close(b->w, 10000);
+    b->w = gw_work_close(b->w, 10000, false);
     remove_store(b);
     return rate;
 }
@@ -166,7 +166,7 @@ static long rss_kib(void)
 static void make_queue(struct bench *b, long n)
 {
     open_work(b, 0);
-    b->w = gw_work_close(b->w, 10000);
+    b->w = gw_work_close(b->w, 10000, false);
     char *path = gw_asprintf("%s/tasks.db", b->dir);
     char *sql =
         gw_asprintf("BEGIN; WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %ld)"
@@ -177,7 +177,7 @@ static void make_queue(struct bench *b, long n)
     struct gw_err err;
     if (gw_db_open(path, 1000, &db, &err) != 0 || gw_db_exec(db, sql, &err) != 0)
         die(&err);
-    gw_db_close(db, false);
+    gw_db_close(db, GW_DB_END_CLEAN);
     free(sql);
     free(path);
 }
@@ -214,7 +214,7 @@ static void long_queue(struct bench *b, long n, bool unclean)
     b->refill = false;
     printf("%8ld queued%s: open %.0f ms, %.0f us a task run, %lu accepts/s beside, memory +%ld KiB\n", n,
            unclean ? " (not closed)" : "", open_ms, us, (unsigned long)b->accepted, rss_kib() - before);
-    b->w = gw_work_close(b->w, 10000);
+    b->w = gw_work_close(b->w, 10000, false);
 }
 
 int main(int argc, char **argv)

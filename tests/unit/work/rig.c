@@ -120,7 +120,7 @@ static void remove_dir(const char *dir)
 void rig_close(struct rig *r)
 {
     r->in_api = true;
-    r->w = gw_work_close(r->w, 10000);
+    r->w = gw_work_close(r->w, 10000, false);
     r->in_api = false;
 }
 
@@ -363,7 +363,7 @@ void rig_sql(const struct rig *r, const char *sql)
     struct gw_err err;
     if (gw_db_open(path, 1000, &db, &err) != 0 || gw_db_exec(db, sql, &err) != 0)
         fail_msg("%s", err.text);
-    gw_db_close(db, false);
+    gw_db_close(db, GW_DB_END_CLEAN);
     free(path);
 }
 
@@ -376,7 +376,7 @@ int64_t rig_count(const struct rig *r, const char *sql)
     int64_t n = -1;
     if (gw_db_open(path, 1000, &db, &err) != 0 || gw_db_int(db, sql, &n, &err) != 0)
         fail_msg("%s", err.text);
-    gw_db_close(db, false);
+    gw_db_close(db, GW_DB_END_CLEAN);
     free(path);
     return n;
 }

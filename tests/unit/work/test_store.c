@@ -505,7 +505,7 @@ static void a_store_that_cannot_be_read_answers_so(void **state)
     assert_int_equal(got.code, -EIO);
     assert_int_equal(gw_db_exec(db, "ALTER TABLE away RENAME TO tasks", NULL), 0);
     assert_int_equal(rig_status(&r, a), GW_TASK_RUNNING);
-    gw_db_close(db, false);
+    gw_db_close(db, GW_DB_END_CLEAN);
     free(path);
 }
 
