@@ -120,7 +120,7 @@ static void remove_dir(const char *dir)
 void rig_close(struct rig *r)
 {
     r->in_api = true;
-    r->w = gw_work_close(r->w, 10000, false);
+    r->w = gw_work_close(r->w, 10000, r->goes_on);
     r->in_api = false;
 }
 
@@ -139,6 +139,7 @@ int rig_open(struct rig *r, const char *boot_id)
                                     .boot_id = r->boot_id,
                                     .lanes = r->lanes,
                                     .lane_count = r->lane_count,
+                                    .goes_on = r->goes_on,
                                     .retry_after_crash = r->retry_after_crash,
                                     .retain_ms = r->retain_ms,
                                     .retain_rows = r->retain_rows,

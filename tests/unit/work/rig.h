@@ -28,6 +28,7 @@ struct rig {
     struct gw_lane_spec lanes[8];
     size_t lane_count;
     bool retry_after_crash;
+    bool goes_on; /* the store is closed and opened as by a host and its successor */
     int64_t retain_ms, retain_rows;
 
     bool finish_at_once;  /* the executor ends each task as it gets it */

@@ -118,12 +118,13 @@ static void what_our_own_boot_left_running_is_interrupted(void **state)
     assert_int_equal(rig_status(&r, a), GW_TASK_INTERRUPTED);
 }
 
-static void closing_loses_nothing_that_was_handed_over(void **state)
+static void close_with_work_in_hand(bool goes_on)
 {
     enum { N = 600 };
     static struct rig_reply replies[N];
     rig_fini(&r);
     rig_up(&r, 8);
+    r.goes_on = goes_on;
     for (size_t i = 0; i < 8; i++)
         (void)rig_submit_echo(&r);
     rig_until(&r, r.executed_n == 8);
@@ -131,10 +132,17 @@ static void closing_loses_nothing_that_was_handed_over(void **state)
         rig_submit_later(&r, &echo, &replies[i]);
     for (size_t i = 0; i < 8; i++)
         assert_int_equal(rig_finish(&r, r.executed[i].id, GW_TASK_SUCCEEDED, NULL), 0);
+    gw_work_tidy(r.w);
     next_boot("boot-2");
     assert_int_equal(gw_work_counts(r.w).queued, N);
     for (size_t i = 0; i < 8; i++)
         assert_int_equal(rig_status(&r, r.executed[i].id), GW_TASK_SUCCEEDED);
+}
+
+static void closing_loses_nothing_that_was_handed_over(void **state)
+{
+    close_with_work_in_hand(false);
+    close_with_work_in_hand(true);
 }
 
 /* ---- files that are not as they should be ---- */
