@@ -163,7 +163,10 @@ static void hand_on(struct gw_host *h, struct gw_request *req)
         gw_answer_error(req, 503, "draining", "the gateway failed to start and waits for its operator", 5000);
         break;
     default:
-        gw_answer_error(req, 503, "stopping", "the gateway stops", 0);
+        if (h->departed) // a connection that could not be handed over; a new one has an answer at once
+            gw_answer_error(req, 503, "draining", "another process serves now; ask again on a new connection", 1000);
+        else
+            gw_answer_error(req, 503, "stopping", "the gateway stops", 0);
         break;
     }
 }

@@ -267,6 +267,47 @@ t.test("a stop that comes meanwhile wins, and reaches the successor", function()
   end
 end)
 
+for _, mode in ipairs { "respawn", "reexec" } do
+  t.test("connections that a program of another version does not know are told before they end, by " .. mode, function()
+    local other = assert(os.getenv("GWHOST_OTHER_VERSION"), "set it to the program other_version")
+    local host = t.start({ policy = policy(mode) })
+    local ws, idle, kept = t.ok(t.websocket(host)), t.ok(t.connect(host)), t.ok(t.connect(host))
+    t.eq(idle:request("GET", "/healthz").headers.connection, nil)
+    t.eq(kept:request("GET", "/healthz").headers.connection, nil)
+    local id = host:submit({ handler = "sleep", input = { ms = 300 } })
+    host:until_status(id, "running")
+    host:control({ op = "restart", update = true, exec = other })
+    host:wait("respawn.connections_stay")
+    host:wait("drain.started")
+    -- Who asks something while it drains knows; who is silent until then is answered once more.
+    t.eq(kept:request("GET", "/healthz").headers.connection, "close")
+    host:wait(mode == "respawn" and "host.departs" or "reexec")
+    if mode == "respawn" then
+      local late = idle:request("GET", "/v1/tasks")
+      t.eq(late.status, 503)
+      t.eq(late.json.error.code, "draining")
+      t.eq(late.headers.connection, "close")
+      t.eq(late.headers["retry-after"], "1")
+    end
+    local frame = ws:recv()
+    t.eq(frame.opcode, 8)
+    t.eq(("%d"):format((">I2"):unpack(frame.data)), "1012")
+    ws:close()
+    local answer
+    t.ask_until("an answer of the other program", function()
+      local c = t.connect(host)
+      answer = c and c:request("GET", "/", nil, { Connection = "close" })
+      if c then c:close() end
+      return answer and answer.status == 200
+    end)
+    local pid = tonumber(answer.body)
+    t.eq(pid == host.handle:get_pid(), mode == "reexec")
+    if mode == "respawn" then t.eq(host:wait("host.exiting").code, 0) end
+    uv.kill(pid, "sigterm")
+    host:wait_exit()
+  end)
+end
+
 t.test("GWHOST_NO_RESPAWN and a policy's reexec: no other process, or the same pid", function()
   local host = t.start({ policy = policy("respawn"), env = { "GWHOST_NO_RESPAWN=yes" } })
   t.eq(host:restarted({}).outcome, "restarted")
