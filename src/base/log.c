@@ -103,10 +103,10 @@ json_t *gw_log_object(enum gw_level level, const char *event, const json_t *fiel
 static void add_field(struct gw_buf *b, const char *key, const json_t *value, const char *msg)
 {
     const char *s = json_string_value(value);
-    if (json_is_null(value) || (s != NULL && *s != '\0' && strstr(msg, s) != NULL))
+    if (json_is_null(value) || (s != NULL && strstr(msg, s) != NULL)) // an empty one is in every sentence
         return;
     gw_buf_addf(b, " %s=", key);
-    if (s != NULL && *s != '\0' && s[strcspn(s, " \t\n\r\"=;")] == '\0') {
+    if (s != NULL && s[strcspn(s, " \t\n\r\"=;")] == '\0') {
         gw_buf_adds(b, s);
         return;
     }
@@ -126,7 +126,8 @@ static void text_line(struct gw_buf *b, enum gw_level level, const char *event, 
     (void)strftime(stamp, sizeof stamp, "%H:%M:%S", &tm);
     const char *dim = sink.colour ? "\033[2m" : "", *off = sink.colour ? "\033[0m" : "";
     const char *mark = sink.colour ? level_marks[level] : "", *bold = sink.colour ? "\033[36m" : "";
-    gw_buf_addf(b, "%s%s.%03d%s %s%-5s%s %s%-20s%s %s%s%s", dim, stamp, (int)(now % 1000), off, mark,
+    // The pid: in a hand-over two processes write here.
+    gw_buf_addf(b, "%s%s.%03d %5d%s %s%-5s%s %s%-20s%s %s%s%s", dim, stamp, (int)(now % 1000), (int)getpid(), off, mark,
                 level_names[level], off, bold, event, off, mark, msg, *mark != '\0' ? off : "");
     const char *key;
     json_t *value;

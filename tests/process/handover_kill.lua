@@ -19,9 +19,10 @@ if not RELEASE or not uv.fs_stat(RELEASE) or not have_strace() then
   os.exit(0)
 end
 
-local OLD = { socketpair = { 1 }, clone = { 1 }, sendmsg = { 1, 2, 3, 4 }, recvmsg = { 2, 4, 6, 8 }, write = { 3 } }
-local NEW = { recvmsg = { 1, 3, 5, 7 }, sendmsg = { 1, 2, 3, 4 }, flock = { 1 }, fsync = { 1, 2 }, ftruncate = { 1 },
-  rename = { 1 }, pwrite64 = { 2 }, getdents64 = { 1 } }
+local OLD = { socketpair = { 1 }, clone = { 1 }, pidfd_open = { 1 }, sendmsg = { 1, 2, 3, 4, 5 }, recvmsg = { 2, 4, 6, 8 },
+  close = { 30 } }
+local NEW = { recvmsg = { 1, 3, 5, 7, 9 }, sendmsg = { 1, 2, 3, 4, 5 }, clone3 = { 1, 2 }, renameat = { 1, 2 },
+  ftruncate = { 1 }, eventfd2 = { 2 }, openat = { 25 } }
 
 --- Starts a command and gives its end: { done = true } once it has ended.
 local function run(words)
@@ -89,6 +90,7 @@ local function kill_at(who, call, n)
     local over = host.exit or #host:all("restart.outcome") > 0
     return over and #hosts_of(host.state_dir) <= 1
   end, 25000)
+  if who == "old" then t.until_true("the old one's end: " .. what, function() return host.exit end) end
   local left = hosts_of(host.state_dir)
   if host.exit and host.exit.signal == 9 then killed.old = killed.old + 1 end
   if who == "new" and (#host:all("respawn.failed") > 0 or #left == 0) then killed.new = killed.new + 1 end
@@ -137,7 +139,7 @@ end
 
 t.test("the signal has struck in most of these places", function()
   print(("     the old one was killed %d times, the new one %d times"):format(killed.old, killed.new))
-  t.ok(killed.old >= 7 and killed.new >= 9, "strace has not put the signal in")
+  t.ok(killed.old >= 9 and killed.new >= 11, "strace has not put the signal in")
 end)
 
 t.main()
