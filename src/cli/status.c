@@ -137,17 +137,23 @@ static void show_drain(const struct screen *s)
     }
 }
 
-static void show_restart(const struct screen *s, const char *name, const json_t *r, const char *open)
+static void show_restart(const struct screen *s, const char *name, const json_t *r)
 {
-    char id[64], reason[300], source[32], outcome[64], why[300], time[32];
+    char id[64], reason[300], source[32], outcome[64], why[300], time[32], mode[32];
     if (!json_is_object(r))
         return;
+    const char *status = json_string_value(json_object_get(r, "status"));
+    const char *open = status != NULL && strcmp(status, "deferred") == 0 ? "waits for an idle moment" : "under way";
     label(s, name);
     (void)printf("%s, asked for %s ago by %s, reason %s, request %s", gw_text_of(r, "outcome", open, outcome, sizeof outcome),
                  age_of(number(r, "requested_at"), time), gw_text_of(r, "source", "?", source, sizeof source),
                  gw_text_of(r, "reason", "?", reason, sizeof reason), gw_text_of(r, "request_id", "?", id, sizeof id));
     if (json_is_string(json_object_get(r, "why")))
         (void)printf(": %s", gw_text_of(r, "why", "", why, sizeof why));
+    if (json_is_string(json_object_get(r, "mode")))
+        (void)printf(", by %s", gw_text_of(r, "mode", "", mode, sizeof mode));
+    if (number(r, "successor_pid") > 0)
+        (void)printf(", next pid %lld", (long long)number(r, "successor_pid"));
     (void)puts("");
 }
 
@@ -160,8 +166,8 @@ static void show(const json_t *status)
     show_connections(&s);
     show_work(&s);
     show_drain(&s);
-    show_restart(&s, "restart", json_object_get(restart, "current"), "under way");
-    show_restart(&s, "last restart", json_object_get(restart, "last"), "?");
+    show_restart(&s, "restart", json_object_get(restart, "current"));
+    show_restart(&s, "last restart", json_object_get(restart, "last"));
 }
 
 int gw_cli_status(int argc, char **argv)

@@ -10,15 +10,25 @@ const char *gw_status_store(const struct gw_host *h)
     return h->work == NULL ? "closed" : h->store_down ? "unavailable" : "ok";
 }
 
+/* The request that is under way, or that waits. */
+static json_t *open_restart(struct gw_host *h)
+{
+    const struct gw_restart *r = gw_sched_current(h->sched), *waiting = gw_sched_waiting(h->sched);
+    json_t *o = gw_restart_json(r != NULL ? r : waiting);
+    if (!json_is_object(o))
+        return o;
+    gw_json_set(o, "status", json_string(r != NULL ? "accepted" : "deferred"));
+    if (h->succession.process.pid > 0)
+        gw_json_set(o, "successor_pid", json_integer(h->succession.process.pid));
+    return o;
+}
+
 json_t *gw_status(struct gw_host *h)
 {
     struct gw_net_counts net = gw_net_counts(h->net);
     json_t *o = json_object(), *listeners = json_array();
     for (size_t i = 0; i < h->socket_count; i++)
         (void)json_array_append_new(listeners, gw_json_string(h->sockets[i].address));
-    const struct gw_restart *open = gw_sched_current(h->sched);
-    if (open == NULL)
-        open = gw_sched_waiting(h->sched);
     gw_json_set(o, "pid", json_integer(getpid()));
     gw_json_set(o, "boot_id", json_string(h->boot_id));
     gw_json_set(o, "version", json_string(h->options.version));
@@ -34,7 +44,7 @@ json_t *gw_status(struct gw_host *h)
     gw_json_set(o, "supervisor", by != NULL ? json_string(by) : NULL);
     gw_json_set(o, "work", gw_facts_work(h));
     gw_json_set(o, "store", json_string(gw_status_store(h)));
-    gw_json_set(o, "restart", json_pack("{soso}", "current", gw_restart_json(open), "last", gw_restart_json(gw_sched_last(h->sched))));
+    gw_json_set(o, "restart", json_pack("{soso}", "current", open_restart(h), "last", gw_restart_json(gw_sched_last(h->sched))));
     gw_json_set(o, "listeners", listeners);
     gw_json_set(o, "connections",
                 json_pack("{sisisisisisi}", "open", (int)net.open, "idle", (int)net.idle, "websockets",

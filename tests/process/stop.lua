@@ -127,8 +127,7 @@ t.test("an application whose close spins in Lua is forced out after 25 s, with a
   end)
   restarting:signal("sigusr1")
   local function force(host)
-    local c = t.connect(host, "unix:" .. host.state_dir .. "/control.sock")
-    c:send('{"op":"restart","force":true}\n')
+    t.connect(host, "unix:" .. host.state_dir .. "/control.sock"):send('{"op":"restart","force":true}\n')
   end
   force(preparing)
   force(slow)

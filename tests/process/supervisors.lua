@@ -185,10 +185,10 @@ local function own_systemd()
   if m.code then return nil end
   local systemd = output("pgrep -P " .. m.pid):match("%d+")
   local inside = "nsenter -t " .. systemd .. " -m -p -r -w "
-  function m:systemctl(words) return output(inside .. "systemctl " .. words) end
+  function m.systemctl(_, words) return output(inside .. "systemctl " .. words) end
   function m:show(what) return self:systemctl("show --value -p " .. what .. " gwhost.service"):match("^(.-)\n") end
-  function m:count() return tonumber(output(inside .. "pgrep -c gwhost"):match("%d+")) end
-  function m:kill(pid) os.execute(inside .. "kill -9 " .. pid) end
+  function m.count() return tonumber(output(inside .. "pgrep -c gwhost"):match("%d+")) end
+  function m.kill(_, pid) os.execute(inside .. "kill -9 " .. pid) end
   --- Waits until the unit's main process is another than before and answers.
   function m:next_main(before)
     t.ask_until("the next main process", function()
@@ -208,9 +208,9 @@ end
 local function clients(m, stop)
   local answers = stop .. ".answers"
   local job = { done = false }
-  job.handle = uv.spawn("/bin/sh", { args = { "-c", ([[for i in 1 2 3; do while [ ! -e '%s' ]; do
-    curl -s -o /dev/null -w '%%{http_code} %%{exitcode} %%{errormsg}\n' http://%s/healthz; done >>'%s' & done; wait]]):format(stop, m.address,
-    answers) } },
+  job.handle = uv.spawn("/bin/sh", { args = { "-c", [[for i in 1 2 3; do while [ ! -e "$1" ]; do
+    curl -s -o /dev/null -w '%{http_code} %{exitcode} %{errormsg}\n' "http://$2/healthz"; done >>"$3" & done; wait]],
+    "sh", stop, m.address, answers } },
     function()
       job.done = true
       job.handle:close()
@@ -254,7 +254,7 @@ local function life_of_unit(m)
   t.eq(bad, "", "connections that were refused or not answered")
   t.ok(good > 20, "hardly any connection: " .. good)
   m:kill(main)
-  main = m:next_main(main)
+  m:next_main(main)
   t.eq(m:count(), 1)
   t.eq(m:show("NRestarts"), "2")
   m:systemctl("stop gwhost.service")
