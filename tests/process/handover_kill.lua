@@ -91,7 +91,13 @@ local function kill_at(who, call, n)
     return over and #hosts_of(host.state_dir) <= 1
   end, 25000)
   if who == "old" then t.until_true("the old one's end: " .. what, function() return host.exit end) end
-  local left = hosts_of(host.state_dir)
+  -- One that is left serves, or is about to end as well.
+  local left
+  t.ask_until("an answer, or nobody: " .. what, function()
+    left = hosts_of(host.state_dir)
+    local ok, a = pcall(host.get, host, "/healthz")
+    return #left == 0 or (ok and a.status == 200 and a.json.pid == left[1])
+  end, 15000)
   if host.exit and host.exit.signal == 9 then killed.old = killed.old + 1 end
   if who == "new" and (#host:all("respawn.failed") > 0 or #left == 0) then killed.new = killed.new + 1 end
   local serving = host
@@ -100,10 +106,6 @@ local function kill_at(who, call, n)
       args = { "--allow-exec", "--lane", "one=1" } })
   else
     host.pid = left[1]
-    t.ask_until("an answer: " .. what, function()
-      local a = host:get("/healthz")
-      return a and a.status == 200 and a.json.pid == left[1]
-    end, 15000)
     t.poll("the lock's owner: " .. what, function()
       return t.json.decode(t.read(host.state_dir .. "/gwhost.lock")).pid == left[1]
     end)

@@ -208,9 +208,9 @@ end
 local function clients(m, stop)
   local answers = stop .. ".answers"
   local job = { done = false }
-  job.handle = uv.spawn("/bin/sh", { args = { "-c", [[for i in 1 2 3; do while [ ! -e "$1" ]; do
+  job.handle = uv.spawn("/bin/sh", { args = { "-c", [[for i in 1 2 3; do while [ ! -e "$1" ] && kill -0 $4 2>/dev/null; do
     curl -s -o /dev/null -w '%{http_code} %{exitcode} %{errormsg}\n' "http://$2/healthz"; done >>"$3" & done; wait]],
-    "sh", stop, m.address, answers } },
+    "sh", stop, m.address, answers, ("%d"):format(uv.os_getpid()) } },
     function()
       job.done = true
       job.handle:close()
