@@ -377,7 +377,8 @@ void gw_boot_close(struct gw_host *h)
         h->older[i] = gw_policy_free(h->older[i]);
     gw_policy_fini();
     // A restart that is still open: one that has departed, or not arrived, leaves it to the process that serves.
-    bool ours = !h->departed && (!h->standby.active || h->standby.arrived || h->standby.gone);
+    const struct standby *s = &h->standby;
+    bool ours = !h->departed && (!s->active || s->arrived || s->gone || s->channel == NULL);
     if (ours && h->mode == GW_MODE_SUPERVISED && h->exit_code == GW_EXIT_OK)
         gw_restarts_end(h, "restarted", "another process comes back");
     else if (ours)

@@ -46,6 +46,9 @@ void gw_safe_mode_end(struct gw_host *h)
     // An end that was planned, for a supervisor or an operator to start the next one, is a clean restart too.
     if (h->exit_code == GW_EXIT_OK && !h->departed && h->boot_recorded)
         gw_safe_mode_leave(h);
-    if (h->boot_recorded && h->lock != NULL && !h->departed)
-        (void)gw_boots_end(h->dir_fd, h->boot_id, h->exit_code == GW_EXIT_OK, gw_wall_ms(), NULL);
+    // The image before ours had no end of its own: until we have arrived it is its boot that ends here.
+    bool same_pid = h->standby.active && h->standby.channel == NULL && h->standby.go != NULL;
+    const char *boot = h->boot_recorded ? h->boot_id : same_pid ? h->standby.predecessor : NULL;
+    if (boot != NULL && h->lock != NULL && !h->departed)
+        (void)gw_boots_end(h->dir_fd, boot, h->exit_code == GW_EXIT_OK, gw_wall_ms(), NULL);
 }
