@@ -1,13 +1,15 @@
 #include "fuzz/feed.h"
 
 #include "base/err.h"
+#include "base/json.h"
+#include "base/packet.h"
 #include "net/inside.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { LATER = 16, TURNS = 4 };
+enum { LATER = 16, TURNS = 4, MOVED = 3 };
 
 struct feeder {
     uv_loop_t loop;
@@ -154,24 +156,53 @@ static void settle(struct feeder *f)
     }
 }
 
-void feed(const char *head, uint8_t how, const uint8_t *data, size_t n)
+static void begin(struct feeder *f)
 {
-    struct feeder f = {0};
-    int ends[2];
     struct gw_net_limits limits = gw_net_limits_default();
     limits.header_bytes = 512;
     limits.body_bytes = limits.ws_message_bytes = 2048;
     limits.send_buffer_bytes = 4096;
     limits.held = 2;
-    int r = uv_loop_init(&f.loop);
+    int r = uv_loop_init(&f->loop);
     gw_assert(r == 0);
-    r = gw_net_open(&f.loop, &limits, &ops, &f, &f.net, NULL);
+    r = gw_net_open(&f->loop, &limits, &ops, f, &f->net, NULL);
     gw_assert(r == 0);
-    r = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends);
+}
+
+/* A connected pair: the host's end, and *ret_client. */
+static int connect_pair(int *ret_client)
+{
+    int ends[2];
+    int r = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends);
     gw_assert(r == 0);
-    f.fd = ends[1];
+    *ret_client = ends[1];
+    return ends[0];
+}
+
+static void assert_nothing_left(struct feeder *f)
+{
+    settle(f);
+    struct gw_net_counts left = gw_net_counts(f->net);
+    gw_assert(left.open == 0 && left.held == 0 && left.in_flight == 0);
+    gw_assert(left.streams == 0 && left.websockets == 0);
+    gw_assert(f->net->deadlines.armed_ms == 0);
+}
+
+static void end(struct feeder *f)
+{
+    gw_net_close(f->net, on_closed, f);
+    (void)uv_run(&f->loop, UV_RUN_DEFAULT);
+    gw_assert(f->closed);
+    int r = uv_loop_close(&f->loop);
+    gw_assert(r == 0);
+}
+
+void feed(const char *head, uint8_t how, const uint8_t *data, size_t n)
+{
+    struct feeder f = {0};
+    begin(&f);
     struct sockaddr_storage peer = {.ss_family = AF_UNIX};
-    struct gw_conn *c = gw_conn_adopt(f.net, ends[0], &peer);
+    struct gw_conn *c = gw_conn_adopt(f.net, connect_pair(&f.fd), &peer);
     gw_assert(c != NULL);
     send_all(&f, 0, head, strlen(head));
     send_all(&f, how, data, n);
@@ -184,16 +215,43 @@ void feed(const char *head, uint8_t how, const uint8_t *data, size_t n)
     }
     if (how % 8 != 7) { // else it is all closed as it stands
         (void)shutdown(f.fd, SHUT_RDWR);
-        settle(&f);
-        struct gw_net_counts left = gw_net_counts(f.net);
-        gw_assert(left.open == 0 && left.held == 0 && left.in_flight == 0);
-        gw_assert(left.streams == 0 && left.websockets == 0);
-        gw_assert(f.net->deadlines.armed_ms == 0);
+        assert_nothing_left(&f);
     }
     (void)close(f.fd);
-    gw_net_close(f.net, on_closed, &f);
-    (void)uv_run(&f.loop, UV_RUN_DEFAULT);
-    gw_assert(f.closed);
-    r = uv_loop_close(&f.loop);
-    gw_assert(r == 0);
+    end(&f);
+}
+
+void feed_described(const uint8_t *data, size_t n)
+{
+    static const char more[] = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
+    struct feeder f = {0};
+    struct gw_packet packet;
+    struct gw_err err = {0};
+    int ours[MOVED], clients[MOVED];
+    if (gw_packet_read((const char *)data, n, &packet, NULL) <= 0)
+        return;
+    size_t count = json_array_size(json_object_get(packet.head, "connections"));
+    if (count <= MOVED) {
+        begin(&f);
+        gw_net_freeze(f.net);
+        for (size_t i = 0; i < count; i++)
+            ours[i] = connect_pair(&clients[i]);
+        int rc = gw_net_adopt(f.net, packet.head, packet.blob, packet.blob_bytes, ours, count, &err);
+        gw_assert(rc == 0 || (rc < 0 && err.text[0] != '\0' && gw_net_counts(f.net).open == 0));
+        gw_net_thaw(f.net);
+        for (size_t i = 0; i < count; i++) {
+            f.fd = clients[i];
+            send_all(&f, 0, more, sizeof more - 1);
+            (void)shutdown(f.fd, SHUT_RDWR);
+        }
+        // A stream or a closing handshake may be there without its client ever asking for it.
+        assert_nothing_left(&f);
+        for (size_t i = 0; i < count; i++) {
+            (void)close(clients[i]);
+            if (ours[i] >= 0)
+                (void)close(ours[i]);
+        }
+        end(&f);
+    }
+    json_decref(packet.head);
 }
