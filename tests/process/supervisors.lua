@@ -99,7 +99,7 @@ end
 
 -- ---- pid 1 ----
 
-if uv.getuid() == 0 and have("unshare") and 
+if uv.getuid() == 0 and have("unshare") and
   os.execute("unshare -fp --kill-child --mount-proc true 2>/dev/null") then
   t.test("as pid 1 it reaps orphans that end, and still knows how its own commands ended", function()
     local host = t.start({ args = { "--allow-exec" }, wrap = { "/usr/bin/unshare", "-fp", "--kill-child=SIGKILL",
