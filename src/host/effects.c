@@ -311,6 +311,7 @@ static void reacquire(struct gw_host *h)
     struct gw_err err = {0};
     pid_t owner = 0;
     h->cannot_serve = false;
+    h->succession.lost = (struct gw_err){0};
     (void)gw_restarts_accept(h);
     int rc = gw_boot_acquire(h, &owner, &err);
     if (rc < 0) {
