@@ -383,6 +383,7 @@ static void announce(struct gw_host *h)
     gw_net_tag(h->net, tag);
     gw_standby_arrive(h);
     gw_ws_each(h->net, adopt_socket, h);
+    h->public_http = h->app->public_http;
     gw_work_start(h->work, h->generation);
     gw_workload_timer(h);
     gw_net_release(h->net);

@@ -68,6 +68,13 @@ static void keep_open(const int *fds, size_t count, bool keep)
         (void)fcntl(fds[i], F_SETFD, keep ? 0 : FD_CLOEXEC);
 }
 
+/* All but these end with this image, also what an application, or a library, has opened carelessly. */
+static void keep_only(const int *fds, size_t count)
+{
+    (void)close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
+    keep_open(fds, count, true);
+}
+
 static char **with_variable(const char *name, int value)
 {
     size_t n = 0, name_len = strlen(name);
@@ -138,7 +145,7 @@ int gw_reexec(struct gw_host *h, const char *path, struct gw_err *err)
     if (rc == 0) {
         gw_log(GW_INFO, "reexec", json_pack("{so}", "program", gw_json_string(path)),
                "pid %d becomes the image %s", (int)getpid(), path);
-        keep_open(e.fds, e.count, true);
+        keep_only(e.fds, e.count);
         keep_open(&memory, 1, true);
         lower_nofile(h);
         rc = become(-1, path, h->options.argv, memory);
@@ -160,7 +167,7 @@ void gw_reexec_back(struct gw_host *h, const char *why)
         return;
     gw_log(GW_ERROR, "respawn.failed", json_pack("{so}", "error", gw_json_string(why)),
            "this image cannot start; pid %d goes back to the one that it came from", (int)getpid());
-    keep_open(s->kept_fds, s->kept_count, true);
+    keep_only(s->kept_fds, s->kept_count);
     keep_open(&s->memory_fd, 1, true);
     (void)setenv("GWHOST_WENT_BACK", why, 1);
     gw_sentry_pause(h->sentry);

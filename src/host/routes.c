@@ -139,6 +139,12 @@ static bool admitted(struct gw_host *h, struct gw_request *req, const struct gw_
 
 // ---- who answers ----
 
+static bool serves(const struct gw_host *h)
+{
+    return h->state == GW_RUNNING || h->state == GW_PREPARING || h->state == GW_DRAINING ||
+           h->state == GW_DRAINING_TO_STOP;
+}
+
 static void hand_on(struct gw_host *h, struct gw_request *req)
 {
     switch (h->state) {
@@ -187,7 +193,9 @@ static void on_request(void *ud, struct gw_request *req)
             refuse_method(req);
         return;
     }
-    if (admitted(h, req, info, h->app != NULL && h->app->public_http))
+    // While nobody serves it is as it was; who is held until then is asked again by the next generation.
+    bool open = h->app != NULL && h->app->public_http;
+    if (admitted(h, req, info, open || (h->public_http && !serves(h))))
         hand_on(h, req);
 }
 
