@@ -72,7 +72,7 @@ void gw_bundle_write(struct gw_host *h, const char *reason, const struct gw_err 
         gw_err_set(&failure, -errno, "cannot make '%s': %s", dir, gw_strerror(errno));
     else if ((fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW)) < 0)
         gw_err_set(&failure, -errno, "cannot open '%s': %s", dir, gw_strerror(errno));
-    else if (text == NULL || gw_file_write(fd, name, text, strlen(text), 0600, true, &failure) < 0)
+    else if (text == NULL || gw_file_write(fd, name, text, strlen(text), 0600, false, &failure) < 0)
         gw_err_prefix(&failure, "bundle");
     if (failure.code != 0) {
         gw_log(GW_WARN, "bundle.failed", json_pack("{so}", "error", gw_json_string(failure.text)),

@@ -43,7 +43,7 @@ int gw_sentinel_write(int dir_fd, const struct gw_sentinel *s, struct gw_err *er
     gw_json_set(o, "payload", payload);
     char *text = gw_json_text(o);
     json_decref(o);
-    int rc = gw_file_write(dir_fd, name, text, strlen(text), 0600, true, err);
+    int rc = gw_file_write(dir_fd, name, text, strlen(text), 0600, false, err);
     free(text);
     return rc;
 }

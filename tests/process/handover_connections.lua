@@ -180,10 +180,10 @@ t.test("connections up to the limit, and a successor that has no room, end in on
   t.eq(#failed, 1, "the successor had room: this tests nothing")
 end)
 
-for _, files in ipairs { 0, 40 } do
-  t.test(("connections up to the limit, and another image that opens %d files more, end in one host"):format(files),
-    function() at_the_limit("reexec", 96, 0, 110, files) end)
-end
+t.test("connections up to the limit leave no room for another image, and this one goes on", function()
+  local failed = at_the_limit("reexec", 96, 0, 110, 0)
+  t.eq(#failed, 1, "there was room: this tests nothing")
+end)
 
 -- ---- more than can travel ----
 
@@ -357,6 +357,8 @@ local function lingers(host, restart)
 end
 
 t.test("time-outs stand still while nobody looks at the connections", function()
+  local broken_pipe = uv.new_signal() -- a write that fails shall say so
+  broken_pipe:start("sigpipe", function() end)
   t.join {
     t.go(function() -- the successor starts and never serves: all of it comes back
       local host = start({ health_ms = 2300 })
@@ -375,6 +377,7 @@ t.test("time-outs stand still while nobody looks at the connections", function()
       host:stop()
     end),
   }
+  broken_pipe:close()
 end)
 
 t.test("a connection ends when its successor ends it, however long the old process stays", function()
