@@ -400,7 +400,7 @@ void gw_boot_close(struct gw_host *h)
         (void)uv_run(&h->loop, UV_RUN_NOWAIT);
     if (h->lock != NULL) {
         h->lock = gw_lock_release(h->lock);
-        if (!h->departed)
+        if (!h->departed && ours)
             gw_log(GW_INFO, "lock.released", NULL, "the state directory is free");
     }
     gw_log(GW_INFO, "host.exiting", json_pack("{si}", "code", h->exit_code), "pid %d exits with %d", (int)getpid(),

@@ -50,6 +50,8 @@ static void fail_start(struct gw_host *h, int code, const char *fmt, ...)
     (void)vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     gw_err_set(&h->start_err, code, "%s", text);
+    // Also here: the predecessor may not hear it any more.
+    gw_log(GW_ERROR, "standby.failed", json_pack("{so}", "error", gw_json_string(text)), "%s; this process ends", text);
     gw_standby_fail(h, text);
     gw_host_post(h, GW_EV_START_FAILED);
 }

@@ -287,6 +287,7 @@ t.test("restarts that are asked of either process while the successor's applicat
     assert(os.remove(host.gate))
     for _, id in ipairs { first, second } do t.eq(outcome_of(host, id).outcome, "restarted", by) end
     t.ok(host.pid ~= child, "the second one has brought another process")
+    t.poll("the record, which follows the event", function() return outcomes(host, second) > 0 end)
     for _, id in ipairs { first, second } do t.eq(outcomes(host, id), 1, by) end
     t.eq(#host:all("respawn.spawned"), 2)
     host:stop()

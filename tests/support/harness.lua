@@ -572,10 +572,20 @@ function t.test(name, fn)
   tests[#tests + 1] = { name = name, fn = fn }
 end
 
+--- All of a host's processes, whichever of them serves: who wrote a line of its log, or was named there.
 local function end_hosts()
   for host in pairs(running) do
-    -- A successor writes to the same log: who has it open still runs.
-    if not (host.exit and host.eof) then pcall(uv.kill, host.pid, "sigkill") end
+    local pids = { [host.pid] = true }
+    for _, e in ipairs(host.events) do
+      pids[e.pid] = true
+      if e.child_pid then pids[e.child_pid] = true end
+    end
+    for pid in pairs(pids) do
+      local f = io.open(("/proc/%d/cmdline"):format(pid))
+      local own = f and f:read("a"):find(host.state_dir, 1, true)
+      if f then f:close() end
+      if own then pcall(uv.kill, pid, "sigkill") end
+    end
   end
   running = {}
 end
