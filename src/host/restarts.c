@@ -49,11 +49,11 @@ static void on_ended(void *ud, const struct gw_restart *r)
     if (r->merged_into[0] != '\0')
         gw_log(GW_INFO, "restart.merged", json_pack("{ssss}", "request_id", r->id, "into", r->merged_into),
                "request %s is merged into %s", r->id, r->merged_into);
+    gw_history_keep(h, r); // first: who hears of it may look it up
     json_t *fields = json_pack("{ssss}", "request_id", r->id, "outcome", r->outcome);
     gw_json_set(fields, "why", r->why[0] != '\0' ? gw_json_string(r->why) : NULL);
     gw_log(GW_INFO, "restart.outcome", fields, "request %s: %s%s%s", r->id, r->outcome,
            r->why[0] != '\0' ? ", " : "", r->why);
-    gw_history_keep(h, r);
     if (h->work != NULL && gw_sched_current(h->sched) == NULL && gw_sched_waiting(h->sched) == NULL)
         gw_work_unexcuse(h->work);
 }

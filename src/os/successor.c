@@ -16,7 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { REAP_MS = 2000 };
+enum { REAP_MS = 2000, TRACED_STEPS = 100 };
 
 /* Between fork and exec: async-signal-safe calls only. The signal mask stays: what is blocked here is what the
  * successor blocks first, so no signal finds it without a hand to take it. */
@@ -156,7 +156,12 @@ void gw_successor_kill(struct gw_successor *s, char *words, size_t size)
     struct pollfd ended = {.fd = s->pidfd, .events = POLLIN};
     while (poll(&ended, 1, REAP_MS) < 0 && errno == EINTR)
         ;
-    bool reaped = !s->sibling && waitpid(s->pid, &status, WNOHANG) == s->pid;
+    bool reaped = false;
+    for (int i = 0; i < TRACED_STEPS && !s->sibling && !reaped; i++) {
+        if (i > 0)
+            (void)poll(NULL, 0, 1); // whoever traces it has not let go of it yet
+        reaped = waitpid(s->pid, &status, WNOHANG) == s->pid;
+    }
     if (reaped && size > 0 && WIFEXITED(status))
         (void)snprintf(words, size, " (it exited with %d)", WEXITSTATUS(status));
     else if (reaped && size > 0 && WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
