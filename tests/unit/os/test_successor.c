@@ -24,7 +24,7 @@ static void it_gets_the_pair_and_a_session_of_its_own(void **state)
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
     (void)setenv("LISTEN_FDS", "1", 1);
     char *argv[] = {"sh", "-c",
-                    "exec >&$GWHOST_HANDOVER; echo listen=$LISTEN_FDS name=$0; ls /proc/$$/fd | tr '\\n' ' '; "
+                    "exec >&$GWHOST_HANDOVER; echo listen=$LISTEN_FDS name=$0; ls /proc/$$/fd; "
                     "cut -d' ' -f1,5,6 /proc/$$/stat", "me", NULL};
     struct gw_successor_spec spec = {.program = "/bin/sh", .argv = argv, .pair_fd = pair[1]};
     struct gw_err err = {0};
@@ -41,7 +41,7 @@ static void it_gets_the_pair_and_a_session_of_its_own(void **state)
     assert_int_equal(waitpid(pid, NULL, WNOHANG), -1); // it was reaped
     assert_int_equal(successor.pid, 0);
     assert_non_null(strstr(text, "listen= name=me\n"));
-    (void)snprintf(expected, sizeof expected, "\n0 1 2 %d ", pair[1]);
+    (void)snprintf(expected, sizeof expected, "\n0\n1\n2\n%d\n", pair[1]);
     assert_non_null(strstr(text, expected)); // the pair, and no stray
     (void)snprintf(expected, sizeof expected, "%d %d %d\n", (int)pid, (int)pid, (int)pid);
     assert_non_null(strstr(text, expected)); // its group and its session
