@@ -308,6 +308,20 @@ for _, mode in ipairs { "respawn", "reexec" } do
   end)
 end
 
+t.test("a stop that reaches the one that departs stops the one that serves", function()
+  local host = t.start({ policy = policy("respawn") })
+  local old = host.handle:get_pid()
+  local ws = t.ok(t.websocket(host)) -- which cannot move, so that the departure takes a moment
+  host:control({ op = "restart", update = true, exec = os.getenv("GWHOST_OTHER_VERSION") })
+  local child = host:wait("respawn.ready").child_pid
+  host:wait("host.departs")
+  uv.kill(old, "sigterm")
+  host:wait("stop.accepted")
+  is_gone(child)
+  ws:close()
+  t.eq(host:wait_exit(), 0)
+end)
+
 t.test("GWHOST_NO_RESPAWN and a policy's reexec: no other process, or the same pid", function()
   local host = t.start({ policy = policy("respawn"), env = { "GWHOST_NO_RESPAWN=yes" } })
   t.eq(host:restarted({}).outcome, "restarted")
