@@ -122,7 +122,8 @@ struct gw_sched_told gw_restarts_ask(struct gw_host *h, const struct gw_ask *ask
     if (told.forced_current && h->state == GW_DRAINING && h->drain.active)
         gw_drain_force(h);
     const struct gw_restart *current = gw_sched_current(h->sched);
-    if (told.answer == GW_ASK_MERGED && current != NULL && h->continuation == NULL && current->continuation != NULL) {
+    bool joined = told.answer == GW_ASK_MERGED && current != NULL && strcmp(r->merged_into, current->id) == 0;
+    if (joined && h->continuation == NULL && current->continuation != NULL) {
         h->continuation = json_incref(current->continuation); // the first one is carried, whoever it came with
         gw_update_accepted(h, current);
     }

@@ -112,7 +112,7 @@ static const char *cannot_restart(const struct gw_host *h)
     case GW_EXITED:
         return "this host stops";
     default:
-        return h->generation == 0 ? "this host has not started anything yet" : NULL;
+        return h->generation == 0 && h->state != GW_FAILED ? "this host has not started anything yet" : NULL;
     }
 }
 

@@ -287,14 +287,19 @@ void gw_standby_take_over(struct gw_host *h)
         gw_bundle_write(h, "gateway.restart_respawn_failed", &err);
     }
     if (gw_boot_own(h, s->go != NULL, &err) < 0) {
-        fail_start(h, err.code, "%s", err.text);
-        return;
+        if (s->went_back == NULL) {
+            fail_start(h, err.code, "%s", err.text);
+            return;
+        }
+        h->cannot_serve = true; // there is no other image: it has failed, and waits for its operator
     }
     (void)gw_host_reload_policy(h, "successor", NULL);
     while (s->memory_fd >= 0 && !s->complete && h->start_err.code == 0 && take_from_file(h))
         ;
     if (h->start_err.code < 0)
         return; // said, and on its way to an end
+    if (h->cannot_serve)
+        h->start_err = err;
     gw_effects_run(h, GW_FX_START);
     // An image that does not start in time goes back, as a process that does not is ended.
     int64_t health = json_integer_value(json_object_get(s->go, "health_ms"));

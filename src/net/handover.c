@@ -58,8 +58,8 @@ static void link_deadlines(struct gw_net *net)
         struct gw_conn *c = gw_container(l, struct gw_conn, link);
         if (!c->adopted || c->timed.class == GW_TO_NONE)
             continue;
-        if (net->frozen_ms > net->adopted_ms)
-            c->timed.at_ms += net->frozen_ms - net->adopted_ms;
+        // Who stood by has been frozen for longer than they have: then this takes away.
+        c->timed.at_ms += net->frozen_ms - net->adopted_ms;
         if (n == cap) {
             cap = cap > 0 ? cap * 2 : 64;
             all = gw_realloc(all, cap * sizeof(struct gw_conn *));
@@ -90,7 +90,7 @@ void gw_net_thaw(struct gw_net *net)
             gw_conn_process_soon(c);
         else
             gw_conn_settle(c);
-        c->adopted = false;
+        c->adopted = c->described = false; // they are ours, whoever they were described to
     }
     gw_listener_repoll(net);
     gw_timeout_start(net);
