@@ -383,6 +383,9 @@ void gw_boot_close(struct gw_host *h)
         gw_restarts_end(h, "restarted", "another process comes back");
     else if (ours)
         gw_restarts_end(h, "failed", "this host has ended before it was carried out");
+    const struct gw_restart *waiting = gw_sched_waiting(h->sched);
+    if (ours && waiting != NULL)
+        (void)gw_sched_cancel(h->sched, waiting->id, NULL);
     gw_safe_mode_end(h);
     gw_succession_end(h);
     gw_standby_close(h);

@@ -149,6 +149,11 @@ static void on_wound_down(void *ud)
     gw_host_post(ud, GW_EV_WOUND_DOWN);
 }
 
+static void on_departure_over(uv_timer_t *timer)
+{
+    on_wound_down(timer->data); // who has not taken its answer by now is cut
+}
+
 /* Another process serves. What could not be given to it ends politely; then this one does. */
 static void depart(struct gw_host *h)
 {
@@ -168,9 +173,11 @@ static void depart(struct gw_host *h)
     // What stays is told before it is closed, and has the time that closing may take to be told in.
     gw_log(GW_INFO, "connections.left", json_pack("{si}", "connections", (int)left),
            "%u connections could not be handed over; they are closed politely", left);
+    gw_control_close(h); // its socket is the next process's, whom its clients ask again
     gw_net_say_close(h->net, true);
     gw_net_thaw(h->net);
     gw_net_refuse_held(h->net, 503, "draining", "the gateway restarts; try again");
+    (void)uv_timer_start(&h->close_timer, on_departure_over, GW_CLOSE_MS, 0);
     gw_net_wind_down(h->net, 1012, "restarting", GW_CLOSE_MS, on_wound_down, h);
 }
 

@@ -53,13 +53,33 @@ static void collect(struct gw_host *h, int origin_fd, struct estate *e)
     gw_json_set(go, "health_ms", json_integer(h->succession.health_ms));
     add(e, "go", go, NULL, 0, NULL, 0);
     uint64_t after = 0;
+    unsigned left = gw_net_counts(h->net).open;
     struct gw_net_batch batch;
     while (gw_net_describe(h->net, &after, &batch)) {
+        left -= (unsigned)batch.fd_count;
         add(e, "connections", json_incref(batch.head), batch.blob.data, batch.blob.len, batch.fds, batch.fd_count);
         gw_net_batch_fini(&batch);
     }
+    if (left > 0)
+        gw_log(GW_WARN, "connections.left", json_pack("{si}", "connections", (int)left),
+               "%u connections hold more than can be handed over; they are cut", left);
     int control = gw_control_fd(h);
     add(e, "connections", gw_handover_last(h), NULL, 0, &control, control >= 0 ? 1 : 0);
+}
+
+/* The next image must be able to read it, and so must this one if it is come back to. */
+static int check(const struct estate *e, struct gw_err *err)
+{
+    struct gw_packet packet;
+    long n = 0;
+    for (size_t at = 0; at < e->bytes.len; at += (size_t)n) {
+        n = gw_packet_read(e->bytes.data + at, e->bytes.len - at, &packet, err);
+        if (n <= 0)
+            return gw_err_set(err, -E2BIG, "what it would be given is too much: keep fewer values (gwhost.keep), or a "
+                              "smaller continuation");
+        json_decref(packet.head);
+    }
+    return 0;
 }
 
 static void keep_open(const int *fds, size_t count, bool keep)
@@ -132,7 +152,7 @@ int gw_reexec(struct gw_host *h, const char *path, struct gw_err *err)
     gw_control_pause(h, true);
     gw_net_freeze(h->net);
     collect(h, origin, &e);
-    int rc = 0;
+    int rc = check(&e, err);
     for (size_t sent = 0; rc == 0 && sent < e.bytes.len;) {
         ssize_t n = write(memory, e.bytes.data + sent, e.bytes.len - sent);
         rc = n < 0 && errno != EINTR ? -errno : 0;
@@ -157,7 +177,7 @@ int gw_reexec(struct gw_host *h, const char *path, struct gw_err *err)
     (void)close(origin);
     gw_buf_fini(&e.bytes);
     free(e.fds);
-    return gw_err_set(err, rc, "cannot become '%s': %s", path, gw_strerror(rc));
+    return rc == -E2BIG ? rc : gw_err_set(err, rc, "cannot become '%s': %s", path, gw_strerror(rc));
 }
 
 void gw_reexec_back(struct gw_host *h, const char *why)

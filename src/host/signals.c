@@ -80,8 +80,8 @@ static bool follow_intent(struct gw_host *h, const struct gw_signal *sig, const 
                "the restart intent is not followed, and removed: %s", err.text);
     if (rc < 0)
         return false;
-    if (why_not != NULL && h->generation == 0)
-        return false; // nothing is there to be restarted: the signal means what it means without one
+    if (why_not != NULL && (h->generation == 0 || h->state == GW_PREPARING))
+        return false; // the signal means what it means without one
     if (why_not != NULL) {
         ignored(sig, why_not);
         return true;
@@ -118,7 +118,11 @@ static const char *cannot_restart(const struct gw_host *h)
 
 static void on_term(struct gw_host *h, const struct gw_signal *sig)
 {
-    if (!follow_intent(h, sig, cannot_restart(h)))
+    const char *why_not = cannot_restart(h);
+    // Under a supervisor it ends the process, also when another way to come back is being prepared.
+    if (h->state == GW_PREPARING && gw_supervision_by(h) != NULL)
+        why_not = "another restart is being prepared";
+    if (!follow_intent(h, sig, why_not))
         on_stop(h, sig);
 }
 

@@ -33,6 +33,10 @@ bool gw_net_wind_up(struct gw_net *net)
     free(net->wind_down.reason);
     net->wind_down.reason = NULL;
     gw_ready_cancel(&net->wind_down.ready);
+    for (struct gw_list *l = net->conns.next, *next; l != &net->conns; l = next) {
+        next = l->next;
+        gw_conn_settle(gw_container(l, struct gw_conn, link)); // idle ones have their ordinary time again
+    }
     return true;
 }
 
