@@ -198,9 +198,11 @@ void rig_move(struct rig *r)
     struct gw_net *old = r->net, *fresh = NULL;
     struct gw_net_batch batch;
     uint64_t behind = 0;
-    gw_net_freeze(old);
+    // As a successor does: it stands by while the other one still drains.
     assert_int_equal(gw_net_open(&r->loop, &old->limits, &ops, r, &fresh, NULL), 0);
     gw_net_freeze(fresh);
+    uv_sleep(r->stood_by_ms);
+    gw_net_freeze(old);
     assert_int_equal(gw_net_listen(fresh, r->listener, "test", NULL), 0);
     while (gw_net_describe(old, &behind, &batch)) {
         adopt_batch(fresh, &batch);

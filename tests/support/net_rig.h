@@ -34,6 +34,7 @@ struct rig {
     int listener, port, fds_before;
     unsigned long requests, gone, streams_closed, ws_closed;
     unsigned moves;
+    unsigned stood_by_ms; /* of the next process, before it is given anything */
     bool publish_frozen; /* an event while the connections move */
     bool holding; /* every request is held */
     struct gw_request *kept[RIG_KEPT];
