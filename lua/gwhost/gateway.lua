@@ -124,9 +124,9 @@ local function restart(req)
     return http.fail("bad_request", "force goes with neither wait_ms nor when: it waits for nothing")
   end
   body.source = "http"
-  local id, answer = gwhost.restart(body)
+  local id, answer, told = gwhost.restart(body)
   if not id then return http.fail("stopping", answer) end
-  return http.json(202, { request_id = id, status = answer })
+  return http.json(202, told)
 end
 
 local function restart_outcome(_, id)

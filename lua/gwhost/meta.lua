@@ -154,9 +154,10 @@ function gwhost.kept(key) end
 ---@return table the object of GET /v1/status
 function gwhost.status() end
 
---- Asks for a restart. Returns its id and "accepted", "deferred" or "merged", or nil and why not.
+--- Asks for a restart. Returns its id, "accepted", "deferred" or "merged", and the object that POST /v1/restart answers
+--- (request_id, status; of a merged one also merged_into, and changed: what of it counts), or nil and why not.
 ---@param ask {reason: string?, when: "now"|"idle"|nil, force: boolean?, wait_ms: integer?, source: "app"|"http"|nil, continuation: any}?
----@return string? id, string answer
+---@return string? id, string answer, table? told
 function gwhost.restart(ask) end
 
 ---@param id string

@@ -175,15 +175,16 @@ static int api_restart(lua_State *L)
             return luaL_error(L, "restart: continuation: %s", err.text);
     }
     ask.requester = gw_app_work_current(app, L);
-    char id[40];
-    const char *answer = NULL;
-    int rc = app->env.ops->restart(app->env.ud, &ask, id, &answer, &err);
+    json_t *told = NULL;
+    int rc = app->env.ops->restart(app->env.ud, &ask, &told, &err);
     json_decref(ask.continuation);
     if (rc < 0)
         return push_failure(L, &err);
-    lua_pushstring(L, id);
-    lua_pushstring(L, answer);
-    return 2;
+    lua_pushstring(L, json_string_value(json_object_get(told, "request_id")));
+    lua_pushstring(L, json_string_value(json_object_get(told, "status")));
+    gw_lua_push_json(L, told, 0);
+    json_decref(told);
+    return 3;
 }
 
 static int api_restart_outcome(lua_State *L)

@@ -31,9 +31,8 @@ struct gw_app_ops {
     void (*started)(void *ud, struct gw_app *app, int code, const struct gw_err *err);
     /* The close has returned, and its requests and executions have ended; code 0: cleanly. */
     void (*closed)(void *ud, struct gw_app *app, int code, const struct gw_err *err);
-    /* Asks for a restart; the request's id is copied out, *ret_answer is "accepted", "deferred" or "merged". */
-    int (*restart)(void *ud, const struct gw_app_ask_restart *ask, char ret_id[40], const char **ret_answer,
-                   struct gw_err *err);
+    /* Asks for a restart. *ret_told is the object of POST /v1/restart, the caller's reference. */
+    int (*restart)(void *ud, const struct gw_app_ask_restart *ask, json_t **ret_told, struct gw_err *err);
     /* The object of GET /v1/restarts/ID, the caller's reference; NULL when there is no such request. */
     json_t *(*restart_outcome)(void *ud, const char *id);
     json_t *(*status)(void *ud); /* the object of GET /v1/status; the caller's reference */

@@ -101,9 +101,11 @@ void gw_boot_open(struct gw_host *h)
         fail_config(h, &err);
         return;
     }
-    uv_timer_t *timers[] = {&h->work_timer,  &h->start_timer,    &h->close_timer, &h->lock_timer,
-                            &h->drain.timer, &h->drain.report, &h->sched_timer, &h->watch_timer,
-                            &h->supervision.alive_timer, &h->succession.timer};
+    struct gw_limit *limits[] = {&h->work_limit, &h->start_limit, &h->close_limit, &h->drain.limit, &h->succession.limit};
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++)
+        gw_limit_init(&h->loop, limits[i], h);
+    uv_timer_t *timers[] = {&h->lock_timer, &h->drain.report, &h->sched_timer, &h->watch_timer,
+                            &h->supervision.alive_timer};
     for (size_t i = 0; i < sizeof timers / sizeof *timers; i++) {
         (void)uv_timer_init(&h->loop, timers[i]);
         timers[i]->data = h;

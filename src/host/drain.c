@@ -32,18 +32,22 @@ static void fit_supervisor(struct gw_host *h, const struct gw_restart *r)
     struct drain *d = &h->drain;
     const struct gw_supervisor *by = &h->supervision.by;
     bool asked = d->to_stop ? h->stop_by_signal : r != NULL && strcmp(r->signal, "SIGTERM") == 0;
-    d->forced_ms = 0;
+    d->end_at_ms = UINT64_MAX;
     if (by->stop_timeout_ms <= 0 || h->supervision.notify != NULL || !asked)
         return;
-    struct gw_budget_fit fit = gw_budget_fit(d->budget.budget_ms, by->stop_timeout_ms);
-    d->forced_ms = fit.forced_ms;
-    if (fit.cut)
-        gw_log(GW_WARN, "drain.budget_cut",
-               json_pack("{sIsI}", "budget_ms", (json_int_t)fit.drain_ms, "stop_timeout_ms",
-                         (json_int_t)by->stop_timeout_ms),
-               "%s kills after %lld ms: the drain gets %lld ms instead of what the policy answers; give it more time",
-               by->name != NULL ? by->name : "GWHOST_STOP_TIMEOUT says that somebody", (long long)by->stop_timeout_ms, (long long)fit.drain_ms);
-    d->budget.budget_ms = fit.drain_ms;
+    // Its clock runs from its signal, which may have come in the middle of the drain.
+    uint64_t from = d->to_stop || r->signal_ms < d->accepted_ms ? d->accepted_ms : r->signal_ms;
+    int64_t before = (int64_t)(from - d->accepted_ms);
+    struct gw_budget_fit fit = gw_budget_fit(gw_budget_left(d->budget.budget_ms, before), by->stop_timeout_ms);
+    d->end_at_ms = from + (uint64_t)fit.end_ms;
+    if (!fit.cut)
+        return;
+    gw_log(GW_WARN, "drain.budget_cut",
+           json_pack("{sIsI}", "budget_ms", (json_int_t)fit.drain_ms, "stop_timeout_ms", (json_int_t)by->stop_timeout_ms),
+           "%s kills after %lld ms: the drain gets %lld ms instead of what the policy answers; give it more time",
+           by->name != NULL ? by->name : "GWHOST_STOP_TIMEOUT says that somebody", (long long)by->stop_timeout_ms,
+           (long long)fit.drain_ms);
+    d->budget.budget_ms = before + fit.drain_ms;
 }
 
 void gw_drain_ask(struct gw_host *h, bool to_stop)
@@ -51,6 +55,7 @@ void gw_drain_ask(struct gw_host *h, bool to_stop)
     struct drain *d = &h->drain;
     const struct gw_restart *r = to_stop ? NULL : gw_sched_current(h->sched);
     d->to_stop = to_stop;
+    d->changed_ms = gw_now_ms();
     d->lanes_cut = 0;
     d->forced = r != NULL && r->force;
     d->budget = (struct gw_budget_answer){.report_every_ms = -1};
@@ -59,7 +64,16 @@ void gw_drain_ask(struct gw_host *h, bool to_stop)
     fit_supervisor(h, r);
 }
 
-static void on_budget(uv_timer_t *timer);
+void gw_drain_none(struct gw_host *h)
+{
+    struct drain *d = &h->drain;
+    d->to_stop = true;
+    d->changed_ms = gw_now_ms();
+    d->budget = (struct gw_budget_answer){.report_every_ms = -1};
+    fit_supervisor(h, NULL);
+}
+
+static void on_budget(struct gw_limit *limit);
 
 /* Arms the timer for the nearest of the drain's budget and those of its lanes; posts when it is over. */
 static void arm_nearest(struct gw_host *h)
@@ -89,14 +103,14 @@ static void arm_nearest(struct gw_host *h)
         }
     }
     if (left == GW_NO_END)
-        (void)uv_timer_stop(&d->timer);
+        gw_limit_stop(&d->limit);
     else
-        (void)uv_timer_start(&d->timer, on_budget, (uint64_t)left, 0);
+        gw_limit_start(&d->limit, on_budget, (uint64_t)left);
 }
 
-static void on_budget(uv_timer_t *timer)
+static void on_budget(struct gw_limit *limit)
 {
-    struct gw_host *h = timer->data;
+    struct gw_host *h = limit->data;
     if (h->drain.active)
         arm_nearest(h);
 }
@@ -129,19 +143,50 @@ static void arm_report(struct gw_host *h)
     (void)uv_timer_start(&d->report, on_report, (uint64_t)every, (uint64_t)every);
 }
 
+_Static_assert(GW_UNLIMITED == GW_NO_END, "a policy's answer is a budget");
+
+static uint64_t forced_exit(const struct gw_host *h, uint64_t changed_ms, int64_t drain_ms)
+{
+    const struct drain *d = &h->drain;
+    const struct gw_budget_plan plan = {
+        .accepted_ms = d->accepted_ms,
+        .changed_ms = changed_ms,
+        .drain_ms = drain_ms,
+        // The next process has budgets of its own.
+        .extra_ms = h->succession.stage != GW_SUCC_NONE ? 2 * (int64_t)h->succession.health_ms : 0,
+        .end_at_ms = d->end_at_ms};
+    return gw_budget_forced_exit(&plan);
+}
+
+static const char *report_reason(const struct drain *d)
+{
+    return d->to_stop ? "gateway.stop_shutdown_timeout" : "gateway.restart_shutdown_timeout";
+}
+
 void gw_drain_arm_watchdog(struct gw_host *h)
 {
-    struct drain *d = &h->drain;
-    int64_t after = gw_budget_forced_exit(d->budget.budget_ms == GW_UNLIMITED ? GW_NO_END : d->budget.budget_ms);
-    if (d->forced_ms > 0)
-        after = d->forced_ms;
-    else if (after != GW_NO_END && h->succession.stage != GW_SUCC_NONE)
-        after += 2 * (int64_t)h->succession.health_ms; // the next process has its own
-    if (after == GW_NO_END)
+    uint64_t at = forced_exit(h, h->drain.changed_ms, h->drain.budget.budget_ms);
+    if (at == UINT64_MAX)
         gw_watchdog_disarm(h); // armed when closing starts
     else
-        gw_watchdog_arm(h, d->accepted_ms + (uint64_t)after, "draining",
-                        d->to_stop ? "gateway.stop_shutdown_timeout" : "gateway.restart_shutdown_timeout");
+        gw_watchdog_arm(h, at, "draining", report_reason(&h->drain));
+}
+
+void gw_drain_arm_closing(struct gw_host *h)
+{
+    struct drain *d = &h->drain;
+    d->closing_ms = gw_now_ms();
+    uint64_t at = forced_exit(h, d->closing_ms, 0), left = at > d->closing_ms ? at - d->closing_ms : 0;
+    d->close_ms = left > GW_CLOSE_MS + 2 * GW_LAST_WORD_MS ? GW_CLOSE_MS
+                  : left > 3 * GW_LAST_WORD_MS             ? left - 2 * GW_LAST_WORD_MS
+                                                           : GW_LAST_WORD_MS;
+    gw_watchdog_arm(h, at, "closing", report_reason(d));
+}
+
+uint64_t gw_drain_closing_left(const struct gw_host *h)
+{
+    uint64_t gone = gw_now_ms() - h->drain.closing_ms;
+    return h->drain.close_ms > gone + GW_LAST_WORD_MS ? h->drain.close_ms - gone : GW_LAST_WORD_MS;
 }
 
 void gw_drain_arm(struct gw_host *h)
@@ -221,7 +266,10 @@ void gw_drain_rebudget(struct gw_host *h)
 void gw_drain_force(struct gw_host *h)
 {
     struct drain *d = &h->drain;
+    if (!d->active || (h->state != GW_DRAINING && h->state != GW_DRAINING_TO_STOP))
+        return; // the request itself says it, to whoever drains later
     d->forced = true;
+    d->changed_ms = gw_now_ms();
     d->budget = (struct gw_budget_answer){.report_every_ms = -1};
     gw_drain_arm_watchdog(h);
     gw_log(GW_INFO, "drain.skipped", NULL, "forced: what still runs is not waited for");
@@ -231,7 +279,7 @@ void gw_drain_force(struct gw_host *h)
 static void end_timers(struct drain *d)
 {
     d->active = false;
-    (void)uv_timer_stop(&d->timer);
+    gw_limit_stop(&d->limit);
     (void)uv_timer_stop(&d->report);
 }
 

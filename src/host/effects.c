@@ -34,10 +34,12 @@ static void ask_stop_budget(struct gw_host *h)
     bool draining = h->drain.active;
     struct drain *d = &h->drain;
     if (!draining)
-        *d = (struct drain){.timer = d->timer, .report = d->report};
+        *d = (struct drain){.limit = d->limit, .report = d->report, .end_at_ms = UINT64_MAX};
     d->accepted_ms = gw_now_ms();
-    if (h->state == GW_DRAINING_TO_STOP) // else nothing is left to drain
+    if (h->state == GW_DRAINING_TO_STOP)
         gw_drain_ask(h, true);
+    else
+        gw_drain_none(h);
 }
 
 static void fence(struct gw_host *h)
@@ -57,59 +59,18 @@ static void arm_drain(struct gw_host *h)
     if (h->state != GW_DRAINING)
         gw_supervision_stopping(h);
     if (h->state == GW_STOPPING || h->state == GW_WINDING_DOWN) {
-        gw_watchdog_arm(h, gw_now_ms() + GW_FORCED_EXIT_MS, "closing", "gateway.stop_shutdown_timeout");
+        gw_drain_arm_closing(h);
         return;
     }
     gw_drain_arm(h);
 }
 
-// ---- closing ----
-
-static void on_close_timer(uv_timer_t *timer)
-{
-    struct gw_host *h = timer->data;
-    gw_err_set(&h->close_err, -ETIMEDOUT, "the application did not close within %d ms; it was cut", GW_CLOSE_MS);
-    gw_host_post(h, GW_EV_CLOSE_FAILED);
-}
-
-static void pause_socket(void *ud, struct gw_ws *ws)
-{
-    gw_ws_pause(ws);
-}
-
-static void close_app(struct gw_host *h)
-{
-    bool restart = h->state == GW_RESTARTING;
-    gw_watchdog_phase("closing");
-    // Who asked for this restart was not waited for; what it still does ends here, marked as any other.
-    struct gw_work_counts left = gw_work_counts(h->work);
-    if (left.tasks + left.runs > 0)
-        gw_work_cut(h->work, NULL, NULL, NULL);
-    if (h->drain.budget.budget_ms == GW_UNLIMITED)
-        gw_watchdog_arm(h, gw_now_ms() + GW_FORCED_EXIT_MS, "closing",
-                        restart ? "gateway.restart_shutdown_timeout" : "gateway.stop_shutdown_timeout");
-    h->close_err = (struct gw_err){0};
-    // From here on messages belong to the next generation: they wait where they are.
-    gw_ws_each(h->net, pause_socket, NULL);
-    (void)uv_timer_start(&h->close_timer, on_close_timer, GW_CLOSE_MS, 0);
-    h->app->class->close(h->app, restart ? "gateway restarting" : "gateway stopping",
-                         restart ? GW_RESTART_EXPECTED_MS : -1);
-}
-
-static void report_close(struct gw_host *h)
-{
-    bool restart = h->state != GW_WINDING_DOWN;
-    gw_log(GW_ERROR, "app.close_failed", json_pack("{so}", "error", gw_json_string(h->close_err.text)), "%s",
-           restart ? "the application did not close cleanly; what it held is cut, the restart goes on"
-                   : "the application did not close cleanly; what it held is cut, the stop goes on");
-    if (restart)
-        gw_bundle_write(h, "gateway.restart_close_failed", &h->close_err);
-}
+// ---- the boundary ----
 
 static void boundary(struct gw_host *h)
 {
     gw_watchdog_phase("boundary");
-    (void)uv_timer_stop(&h->close_timer);
+    gw_limit_stop(&h->close_limit);
     (void)h->app->class->release(h->app, SWEEP_MS);
     h->old_app = h->app;
     h->app = NULL;
@@ -144,48 +105,11 @@ static void take_back(struct gw_host *h)
     (void)gw_host_reload_policy(h, "restart", NULL);
 }
 
-static void on_wound_down(void *ud)
-{
-    gw_host_post(ud, GW_EV_WOUND_DOWN);
-}
-
-static void on_departure_over(uv_timer_t *timer)
-{
-    on_wound_down(timer->data); // who has not taken its answer by now is cut
-}
-
-/* Another process serves. What could not be given to it ends politely; then this one does. */
-static void depart(struct gw_host *h)
-{
-    h->departed = true;
-    gw_watchdog_arm(h, gw_now_ms() + GW_FORCED_EXIT_MS, "departing", "gateway.restart_shutdown_timeout");
-    gw_net_unlisten(h->net);
-    for (size_t i = 0; i < h->socket_count; i++)
-        h->sockets[i].kept = true;
-    gw_log(GW_INFO, "host.departs", json_pack("{si}", "successor_pid", (int)h->succession.process.pid),
-           "pid %d serves now; this process ends", (int)h->succession.process.pid);
-    unsigned left = gw_net_let_go(h->net);
-    gw_supervision_departs(h, h->succession.process.pid);
-    if (left == 0) {
-        gw_host_post(h, GW_EV_WOUND_DOWN);
-        return;
-    }
-    // What stays is told before it is closed, and has the time that closing may take to be told in.
-    gw_log(GW_INFO, "connections.left", json_pack("{si}", "connections", (int)left),
-           "%u connections could not be handed over; they are closed politely", left);
-    gw_control_close(h); // its socket is the next process's, whom its clients ask again
-    gw_net_say_close(h->net, true);
-    gw_net_thaw(h->net);
-    gw_net_refuse_held(h->net, 503, "draining", "the gateway restarts; try again");
-    (void)uv_timer_start(&h->close_timer, on_departure_over, GW_CLOSE_MS, 0);
-    gw_net_wind_down(h->net, 1012, "restarting", GW_CLOSE_MS, on_wound_down, h);
-}
-
 // ---- starting ----
 
-static void on_start_timer(uv_timer_t *timer)
+static void on_late_start(struct gw_limit *limit)
 {
-    struct gw_host *h = timer->data;
+    struct gw_host *h = limit->data;
     h->start_over = true;
     gw_err_set(&h->start_err, -ETIMEDOUT, "the application's start(ctx) did not return in time (--start-timeout %llu ms)",
                (unsigned long long)h->options.start_timeout_ms);
@@ -214,7 +138,7 @@ static void begin(struct gw_host *h)
                                  .listeners = listeners,
                                  .continuation = h->continuation};
     if (h->options.start_timeout_ms > 0)
-        (void)uv_timer_start(&h->start_timer, on_start_timer, h->options.start_timeout_ms, 0);
+        gw_limit_start(&h->start_limit, on_late_start, h->options.start_timeout_ms);
     h->state_since_ms = gw_wall_ms();
     h->app->class->start(h->app, &start);
     json_decref(listeners);
@@ -240,7 +164,7 @@ static void start(struct gw_host *h)
 void gw_effects_start_limit(struct gw_host *h, uint64_t ms)
 {
     if (h->options.start_timeout_ms == 0 || ms < h->options.start_timeout_ms)
-        (void)uv_timer_start(&h->start_timer, on_start_timer, ms, 0);
+        gw_limit_start(&h->start_limit, on_late_start, ms);
 }
 
 /* A start that did not succeed leaves nothing behind. */
@@ -248,7 +172,7 @@ static void drop_started(struct gw_host *h)
 {
     if (h->stops && h->state == GW_EXITED)
         gw_standby_say_stop(h);
-    (void)uv_timer_stop(&h->start_timer);
+    gw_limit_stop(&h->start_limit);
     if (h->app == NULL)
         return;
     (void)h->app->class->release(h->app, SWEEP_MS);
@@ -320,6 +244,13 @@ static void reacquire(struct gw_host *h)
     h->cannot_serve = false;
     h->succession.lost = (struct gw_err){0};
     (void)gw_restarts_accept(h);
+    const struct gw_restart *r = gw_sched_current(h->sched);
+    if (r != NULL && strcmp(r->signal, "SIGTERM") == 0 && gw_supervision_by(h) != NULL) {
+        h->mode = GW_MODE_SUPERVISED; // who asks so waits for the end of this process
+        gw_sched_set_mode(h->sched, gw_mode_name(h->mode));
+        h->state = GW_EXITED;
+        return;
+    }
     int rc = gw_boot_acquire(h, &owner, &err);
     if (rc < 0) {
         gw_log(GW_ERROR, "lock.busy", json_pack("{si}", "owner_pid", (int)owner), "%s; this host ends", err.text);
@@ -382,7 +313,7 @@ static void end_restart(struct gw_host *h)
 
 static void announce(struct gw_host *h)
 {
-    (void)uv_timer_stop(&h->start_timer);
+    gw_limit_stop(&h->start_limit);
     // Not armed, but rendered: a stop signal may find the loop stuck.
     gw_watchdog_arm(h, UINT64_MAX, "running", "gateway.stop_shutdown_timeout");
     char tag[64];
@@ -422,34 +353,6 @@ static void announce(struct gw_host *h)
     }
 }
 
-// ---- ending ----
-
-static void wind_down(struct gw_host *h)
-{
-    if (h->departed) { // the stop came as the successor said that it serves
-        depart(h);
-        return;
-    }
-    bool supervised = h->mode == GW_MODE_SUPERVISED && gw_sched_current(h->sched) != NULL;
-    (void)uv_timer_stop(&h->close_timer);
-    gw_watchdog_phase("winding_down");
-    if (h->app != NULL) {
-        gw_workload_count_refused(h);
-        (void)h->app->class->release(h->app, SWEEP_MS);
-    }
-    gw_net_thaw(h->net);
-    (void)gw_net_wind_up(h->net); // if it was for another image, it is for good now
-    gw_control_pause(h, false);
-    for (size_t i = 0; i < h->socket_count; i++)
-        if (h->sockets[i].kept) { // who waits to be accepted is served by the next process
-            gw_net_unlisten(h->net);
-            break;
-        }
-    gw_net_refuse_held(h->net, 503, "stopping", "the gateway stops");
-    gw_net_wind_down(h->net, supervised ? 1012 : 1001, supervised ? "restarting" : "stopping", GW_IDLE_GRACE_MS,
-                     on_wound_down, h);
-}
-
 static void ignore(struct gw_host *h)
 {
     gw_log(GW_DEBUG, "host.ignored", json_pack("{ss}", "state", gw_state_name(h->state)),
@@ -470,8 +373,8 @@ void gw_effects_run(struct gw_host *h, uint32_t effects)
                {GW_FX_FENCE, fence},
                {GW_FX_ARM_DRAIN, arm_drain},
                {GW_FX_CUT, gw_drain_cut},
-               {GW_FX_CLOSE_APP, close_app},
-               {GW_FX_REPORT_CLOSE, report_close},
+               {GW_FX_CLOSE_APP, gw_closing_begin},
+               {GW_FX_REPORT_CLOSE, gw_closing_report},
                {GW_FX_BOUNDARY, boundary},
                {GW_FX_SWITCH, gw_succession_switch},
                {GW_FX_HAND_OVER, hand_over},
@@ -485,8 +388,8 @@ void gw_effects_run(struct gw_host *h, uint32_t effects)
                {GW_FX_REACQUIRE, reacquire},
                {GW_FX_SAY_STARTED, gw_standby_say_started},
                {GW_FX_ANNOUNCE, announce},
-               {GW_FX_WIND_DOWN, wind_down},
-               {GW_FX_DEPART, depart},
+               {GW_FX_WIND_DOWN, gw_closing_wind_down},
+               {GW_FX_DEPART, gw_closing_depart},
                {GW_FX_IGNORE, ignore}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if ((effects & all[i].effect) != 0)

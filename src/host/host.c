@@ -5,12 +5,22 @@
 
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 
 void gw_host_post(struct gw_host *h, enum gw_event event)
 {
-    gw_assert(h->event_tail - h->event_head < EVENTS_MAX);
-    h->events[h->event_tail++ % EVENTS_MAX] = event;
     uv_stop(&h->loop);
+    for (unsigned i = 0; i < h->event_count; i++)
+        if (h->events[i] == event)
+            return;
+    h->events[h->event_count++] = event;
+}
+
+static enum gw_event next_event(struct gw_host *h)
+{
+    enum gw_event first = h->events[0];
+    memmove(h->events, h->events + 1, --h->event_count * sizeof *h->events);
+    return first;
 }
 
 void gw_host_post_stop(struct gw_host *h)
@@ -54,8 +64,8 @@ int gw_host_run(const struct gw_host_options *options)
     gw_boot_open(h);
     // Nothing but this loop runs effects, so states end and begin with no frame of libuv or Lua below.
     while (h->state != GW_EXITED) {
-        if (h->event_head != h->event_tail)
-            take(h, h->events[h->event_head++ % EVENTS_MAX]);
+        if (h->event_count > 0)
+            take(h, next_event(h));
         else
             (void)uv_run(&h->loop, UV_RUN_DEFAULT);
     }

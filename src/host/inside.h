@@ -14,6 +14,7 @@
 #include "lifecycle/budget.h"
 #include "lifecycle/machine.h"
 #include "lifecycle/scheduler.h"
+#include "loop/limit.h"
 #include "loop/sentry.h"
 #include "net/net.h"
 #include "os/listen.h"
@@ -26,17 +27,20 @@
 
 #include <uv.h>
 
-enum { EVENTS_MAX = 64, POLICIES_KEPT = 3, GW_SOCKETS_MAX = 128 };
+enum { POLICIES_KEPT = 3, GW_SOCKETS_MAX = 128 };
 
 struct drain {
     bool active;          /* fenced, not yet drained or cut */
     bool to_stop, forced, had_work;
     uint64_t accepted_ms; /* of the restart or stop */
+    uint64_t changed_ms;  /* the last answer about its budget */
     uint64_t started_ms;
+    uint64_t closing_ms;  /* closing has begun */
+    uint64_t close_ms;    /* how long it may take: GW_CLOSE_MS, or less before a supervisor's end */
     struct gw_budget_answer budget;
-    int64_t forced_ms;    /* when the forced exit strikes, if a supervisor decides that; else 0 */
+    uint64_t end_at_ms;   /* when the forced exit strikes at the latest: a supervisor's end; UINT64_MAX: there is none */
     uint32_t lanes_cut;   /* bit i: budget.lanes[i] has been carried out */
-    uv_timer_t timer;     /* the nearest budget */
+    struct gw_limit limit; /* the nearest budget */
     uv_timer_t report;
 };
 
@@ -72,7 +76,7 @@ struct succession {
     bool switch_waits; /* the application is closed, and it is not ready yet */
     unsigned health_ms;
     uint64_t spawned_ms;
-    uv_timer_t timer;
+    struct gw_limit limit; /* of the stage */
     struct gw_err lost; /* why the last one has failed */
 };
 
@@ -110,8 +114,8 @@ struct gw_host {
     struct gw_host_options options;
     uv_loop_t loop;
     enum gw_state state;
-    enum gw_event events[EVENTS_MAX];
-    unsigned event_head, event_tail;
+    enum gw_event events[GW_EVENTS]; /* that wait, the first one first; none waits twice */
+    unsigned event_count;
     int exit_code;
     char boot_id[33];
     unsigned generation;
@@ -153,7 +157,8 @@ struct gw_host {
 
     uv_poll_t *work_poll;    /* owned; frees itself once it is closed */
     bool store_down;         /* the store cannot be written right now */
-    uv_timer_t work_timer, start_timer, close_timer, lock_timer;
+    struct gw_limit work_limit, start_limit, close_limit;
+    uv_timer_t lock_timer;
     uint64_t lock_since_ms;
     uv_fs_event_t watch;
     uv_timer_t watch_timer;
@@ -171,7 +176,7 @@ struct gw_host {
 };
 
 /* host.c */
-void gw_host_post(struct gw_host *h, enum gw_event event);
+void gw_host_post(struct gw_host *h, enum gw_event event); /* one that waits already is nothing new */
 void gw_host_post_stop(struct gw_host *h); /* once; a second one is nothing */
 
 /* boot.c: from nothing to the first start, and from the last event to nothing. */
@@ -192,6 +197,12 @@ void gw_boot_close(struct gw_host *h);
 /* effects.c */
 void gw_effects_run(struct gw_host *h, uint32_t effects);
 void gw_effects_start_limit(struct gw_host *h, uint64_t ms);
+
+/* closing.c: effects of the same names */
+void gw_closing_begin(struct gw_host *h);
+void gw_closing_report(struct gw_host *h);
+void gw_closing_wind_down(struct gw_host *h);
+void gw_closing_depart(struct gw_host *h);
 
 /* prepare.c: an accepted restart before anything is torn down */
 void gw_prepare_restart(struct gw_host *h);
@@ -254,6 +265,12 @@ void gw_drain_ask(struct gw_host *h, bool to_stop);
 void gw_drain_budget(struct gw_host *h, bool to_stop, const struct gw_restart *r, struct gw_budget_answer *ret);
 void gw_drain_arm(struct gw_host *h);
 void gw_drain_arm_watchdog(struct gw_host *h); /* again, after what it is reckoned from has changed */
+/* A stop that comes when nothing is left to drain: only its supervisor has a say in how long it may take. */
+void gw_drain_none(struct gw_host *h);
+/* Closing begins: the forced exit strikes GW_FORCED_EXIT_MS after it, whatever the drain had left. */
+void gw_drain_arm_closing(struct gw_host *h);
+/* What is left of the time for closing, in ms; never less than clients need to take a last answer. */
+uint64_t gw_drain_closing_left(const struct gw_host *h);
 void gw_drain_rebudget(struct gw_host *h);
 void gw_drain_force(struct gw_host *h);
 void gw_drain_cut(struct gw_host *h);
@@ -266,7 +283,9 @@ void gw_host_on_signal(void *host, const struct gw_signal *sig);
 void gw_restarts_open(struct gw_host *h);
 struct gw_sched_now gw_restarts_now(const struct gw_host *h);
 struct gw_sched_told gw_restarts_ask(struct gw_host *h, const struct gw_ask *ask);
-const char *gw_restarts_answer_name(enum gw_sched_answer answer);
+/* What a requester is told of its request: request_id, status, and, if it was merged, merged_into and changed (what of
+ * it counts). The caller's reference. */
+json_t *gw_restarts_told(const struct gw_sched_told *told);
 void gw_restarts_look(struct gw_host *h); /* what waits may go, or goes on waiting */
 void gw_restarts_idle(void *host);
 /* The waiting one becomes the current one; NULL when it has expired. */
@@ -340,4 +359,5 @@ void gw_bundle_write(struct gw_host *h, const char *reason, const struct gw_err 
 void gw_watchdog_arm(struct gw_host *h, uint64_t deadline_ms, const char *phase, const char *bundle_reason);
 void gw_watchdog_disarm(struct gw_host *h);
 void gw_watchdog_phase(const char *phase);
-void gw_watchdog_fire(void *host);
+/* stop: one that the loop did not take. */
+void gw_watchdog_fire(void *host, bool stop);

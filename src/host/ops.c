@@ -163,10 +163,7 @@ static void do_restart(struct gw_control_client *c, json_t *request)
         gw_control_refuse(c, id, "stopping", "the gateway stops");
         return;
     }
-    json_t *o = json_pack("{ssss}", "request_id", told.request->id, "status", gw_restarts_answer_name(told.answer));
-    if (told.answer == GW_ASK_MERGED)
-        gw_json_set(o, "merged_into", json_string(told.request->merged_into));
-    gw_control_answer(c, id, o);
+    gw_control_answer(c, id, gw_restarts_told(&told));
 }
 
 static void do_restart_outcome(struct gw_control_client *c, json_t *request)

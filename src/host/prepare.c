@@ -184,7 +184,7 @@ void gw_prepare_upgrade(struct gw_host *h)
 
 void gw_prepare_restart(struct gw_host *h)
 {
-    h->drain = (struct drain){.timer = h->drain.timer, .report = h->drain.report};
+    h->drain = (struct drain){.limit = h->drain.limit, .report = h->drain.report, .end_at_ms = UINT64_MAX};
     h->drain.accepted_ms = gw_now_ms();
     h->prepare_err = h->succession.lost = (struct gw_err){0};
     const struct gw_restart *r = gw_restarts_accept(h);

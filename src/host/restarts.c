@@ -15,10 +15,10 @@ static enum gw_phase phase(const struct gw_host *h)
     case GW_FAILED:
         return GW_PHASE_FAILED;
     case GW_DRAINING_TO_STOP:
+        // One that drains to leave for a supervisor is a restart still.
+        return gw_sched_current(h->sched) != NULL ? GW_PHASE_LEAVING : GW_PHASE_STOPPING;
     case GW_STOPPING:
     case GW_WINDING_DOWN:
-        // One that is on its way to another process is a restart still, but nothing can be added to it.
-        return GW_PHASE_STOPPING;
     case GW_EXITED:
         return GW_PHASE_STOPPING;
     default:
@@ -96,6 +96,24 @@ void gw_restarts_idle(void *host)
     gw_restarts_look(host);
 }
 
+/* The restart under way wants something else than before. */
+static void current_changed(struct gw_host *h, uint32_t changed)
+{
+    const struct gw_restart *r = gw_sched_current(h->sched);
+    if ((changed & 1u << GW_JOIN_CONTINUATION) != 0 && h->continuation == NULL) {
+        h->continuation = json_incref(r->continuation);
+        gw_update_accepted(h, r);
+    }
+    // Another mode may answer an update, and must answer a SIGTERM that comes under a supervisor.
+    bool must_end = (changed & 1u << GW_JOIN_END) != 0 && gw_supervision_by(h) != NULL;
+    if ((changed & 1u << GW_JOIN_UPDATE) != 0 || must_end)
+        gw_prepare_upgrade(h);
+    if ((changed & 1u << GW_JOIN_FORCE) != 0)
+        gw_drain_force(h);
+    else if ((changed & 1u << GW_JOIN_WAIT) != 0)
+        gw_drain_rebudget(h);
+}
+
 struct gw_sched_told gw_restarts_ask(struct gw_host *h, const struct gw_ask *ask)
 {
     const char *reason = ask->reason != NULL && *ask->reason != '\0' ? ask->reason : "gateway.restart";
@@ -114,23 +132,36 @@ struct gw_sched_told gw_restarts_ask(struct gw_host *h, const struct gw_ask *ask
     if (told.answer == GW_ASK_REFUSED)
         gw_log(GW_WARN, "restart.refused", json_pack("{ssss}", "request_id", r->id, "why", r->why),
                "request %s is refused: this host stops", r->id);
-    if (told.answer == GW_ASK_DEFERRED)
+    if (told.answer == GW_ASK_DEFERRED && r->not_before_ms > now.ms)
+        gw_log(GW_WARN, "restart.slowed",
+               json_pack("{sssI}", "request_id", r->id, "wait_ms", (json_int_t)(r->not_before_ms - now.ms)),
+               "request %s waits %lld ms: the application asks for restarts faster than they are good for anything; "
+               "look at what calls gwhost.restart", r->id, (long long)(r->not_before_ms - now.ms));
+    else if (told.answer == GW_ASK_DEFERRED)
         gw_log(GW_INFO, "restart.deferred", json_pack("{sssi}", "request_id", r->id, "pending", before),
                before > 0 ? "request %s waits for an idle moment: %d pending"
                           : "request %s waits for the cooldown of 30 s after the last restart: %d pending",
                r->id, before);
-    if (told.forced_current && h->state == GW_DRAINING && h->drain.active)
-        gw_drain_force(h);
-    const struct gw_restart *current = gw_sched_current(h->sched);
-    bool joined = told.answer == GW_ASK_MERGED && current != NULL && strcmp(r->merged_into, current->id) == 0;
-    if (joined && h->continuation == NULL && current->continuation != NULL) {
-        h->continuation = json_incref(current->continuation); // the first one is carried, whoever it came with
-        gw_update_accepted(h, current);
-    }
-    if (told.updated_current)
-        gw_prepare_upgrade(h);
+    if (told.into_current)
+        current_changed(h, told.changed);
     gw_restarts_look(h);
     return told;
+}
+
+json_t *gw_restarts_told(const struct gw_sched_told *told)
+{
+    static const char *const names[] = {"accepted", "deferred", "merged", "refused"};
+    const struct gw_restart *r = told->request;
+    json_t *o = json_pack("{ssss}", "request_id", r->id, "status", names[told->answer]);
+    if (told->answer != GW_ASK_MERGED)
+        return o;
+    json_t *changed = json_array();
+    for (int i = 0; i < GW_JOINS; i++)
+        if ((told->changed & 1u << i) != 0)
+            (void)json_array_append_new(changed, json_string(gw_join_name((enum gw_join)i)));
+    gw_json_set(o, "merged_into", json_string(r->merged_into));
+    gw_json_set(o, "changed", changed);
+    return o;
 }
 
 const struct gw_restart *gw_restarts_accept(struct gw_host *h)
@@ -162,7 +193,7 @@ static void on_started(void *ud, struct gw_app *app, int code, const struct gw_e
     struct gw_host *h = ud;
     if (h->start_over)
         return;
-    (void)uv_timer_stop(&h->start_timer);
+    gw_limit_stop(&h->start_limit);
     if (code < 0)
         h->start_err = *err;
     gw_host_post(h, code < 0 ? GW_EV_START_FAILED : GW_EV_STARTED);
@@ -171,7 +202,7 @@ static void on_started(void *ud, struct gw_app *app, int code, const struct gw_e
 static void on_closed(void *ud, struct gw_app *app, int code, const struct gw_err *err)
 {
     struct gw_host *h = ud;
-    (void)uv_timer_stop(&h->close_timer);
+    gw_limit_stop(&h->close_limit);
     if (code < 0)
         h->close_err = *err;
     else
@@ -180,14 +211,7 @@ static void on_closed(void *ud, struct gw_app *app, int code, const struct gw_er
     gw_host_post(h, code < 0 ? GW_EV_CLOSE_FAILED : GW_EV_CLOSED);
 }
 
-const char *gw_restarts_answer_name(enum gw_sched_answer answer)
-{
-    static const char *const names[] = {"accepted", "deferred", "merged", "refused"};
-    return names[answer];
-}
-
-static int on_restart(void *ud, const struct gw_app_ask_restart *app, char ret_id[40], const char **ret_answer,
-                      struct gw_err *err)
+static int on_restart(void *ud, const struct gw_app_ask_restart *app, json_t **ret_told, struct gw_err *err)
 {
     struct gw_ask ask = {.source = app->http ? "http" : "app",
                          .reason = app->reason,
@@ -200,8 +224,7 @@ static int on_restart(void *ud, const struct gw_app_ask_restart *app, char ret_i
     struct gw_sched_told told = gw_restarts_ask(ud, &ask);
     if (told.answer == GW_ASK_REFUSED)
         return gw_err_set(err, -ESHUTDOWN, "the gateway stops");
-    (void)snprintf(ret_id, 40, "%s", told.request->id);
-    *ret_answer = gw_restarts_answer_name(told.answer);
+    *ret_told = gw_restarts_told(&told);
     return 0;
 }
 

@@ -119,10 +119,10 @@ static const char *cannot_restart(const struct gw_host *h)
 static void on_term(struct gw_host *h, const struct gw_signal *sig)
 {
     const char *why_not = cannot_restart(h);
-    // Under a supervisor it ends the process, also when another way to come back is being prepared.
-    if (h->state == GW_PREPARING && gw_supervision_by(h) != NULL)
-        why_not = "another restart is being prepared";
-    if (!follow_intent(h, sig, why_not))
+    // Under a supervisor it ends the process whatever is under way: one restart, which leaves in the end.
+    bool leaves_later = gw_supervision_by(h) != NULL &&
+                        (h->state == GW_DRAINING || h->state == GW_RESTARTING || h->state == GW_SWITCHING);
+    if (!follow_intent(h, sig, leaves_later ? NULL : why_not))
         on_stop(h, sig);
 }
 

@@ -310,7 +310,7 @@ void gw_standby_take_over(struct gw_host *h)
 void gw_standby_say_started(struct gw_host *h)
 {
     struct standby *s = &h->standby;
-    (void)uv_timer_stop(&h->start_timer); // what follows has limits of its own
+    gw_limit_stop(&h->start_limit); // what follows has limits of its own
     if (s->channel == NULL || s->gone) {
         s->serving = true;
         gw_host_post(h, GW_EV_ARRIVED);

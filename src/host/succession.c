@@ -46,10 +46,12 @@ static void keep_spares(struct succession *s)
 void gw_succession_end(struct gw_host *h)
 {
     struct succession *s = &h->succession;
-    (void)uv_timer_stop(&s->timer);
+    gw_limit_stop(&s->limit);
     if (s->check != NULL)
         gw_child_abandon(s->check);
     s->check = NULL;
+    if (h->sentry != NULL)
+        gw_sentry_heir(h->sentry, -1);
     // Ended before it can see that we have gone: it would take over.
     if (s->stage != GW_SUCC_SERVED)
         gw_successor_kill(&s->process, NULL, 0);
@@ -103,9 +105,9 @@ static void fail(struct gw_host *h, int code, const char *fmt, ...)
         gw_host_post(h, GW_EV_STAY);
 }
 
-static void on_late(uv_timer_t *timer)
+static void on_late(struct gw_limit *limit)
 {
-    struct gw_host *h = timer->data;
+    struct gw_host *h = limit->data;
     static const char *const doing[] = {"",       "say its version", "get ready", "",
                                         "start", "take the connections", ""};
     fail(h, -ETIMEDOUT, "it did not %s within %u ms", doing[h->succession.stage], h->succession.health_ms);
@@ -113,8 +115,7 @@ static void on_late(uv_timer_t *timer)
 
 static void arm(struct gw_host *h)
 {
-    uv_update_time(&h->loop);
-    (void)uv_timer_start(&h->succession.timer, on_late, h->succession.health_ms, 0);
+    gw_limit_start(&h->succession.limit, on_late, h->succession.health_ms);
 }
 
 // ---- letters ----
@@ -130,7 +131,7 @@ static void on_ready(struct gw_host *h, const json_t *head)
     const char *version = json_string_value(json_object_get(head, "version"));
     (void)snprintf(s->version, sizeof s->version, "%s", version != NULL ? version : "");
     s->moves = json_integer_value(json_object_get(head, "connections")) == GW_NET_HANDOVER_VERSION;
-    (void)uv_timer_stop(&s->timer);
+    gw_limit_stop(&s->limit);
     json_int_t ms = (json_int_t)(gw_now_ms() - s->spawned_ms);
     gw_log(GW_INFO, "respawn.ready", json_pack("{sisI}", "child_pid", (int)s->process.pid, "ms", ms),
            "pid %d is ready after %lld ms%s", (int)s->process.pid, (long long)ms,
@@ -190,7 +191,7 @@ static void received(void *ud, struct gw_letter *letter)
     } else if (strcmp(letter->type, "serving") == 0 && s->stage == GW_SUCC_PASSING && boot_id != NULL &&
                strcmp(boot_id, s->boot_id) == 0) {
         // The word that cannot be taken back: its acknowledgement lets the other one touch the connections.
-        (void)uv_timer_stop(&s->timer);
+        gw_limit_stop(&s->limit);
         s->stage = GW_SUCC_SERVED;
         h->departed = true;
         gw_host_post(h, GW_EV_SERVING);
@@ -230,6 +231,7 @@ static void spawn(struct gw_host *h)
         fail(h, rc, "%s", err.text);
         return;
     }
+    gw_sentry_heir(h->sentry, s->process.pidfd);
     gw_log(GW_INFO, "respawn.spawned", json_pack("{siso}", "child_pid", (int)s->process.pid, "program", gw_json_string(s->program)),
            "pid %d is started from %s and has to prove itself", (int)s->process.pid, s->program);
     if (gw_channel_open(&h->loop, pair[0], &ops, h, &s->channel, &err) < 0) {
@@ -328,8 +330,14 @@ static void become(struct gw_host *h)
 static void on_alone(void *ud)
 {
     struct gw_host *h = ud;
+    gw_limit_stop(&h->close_limit);
     if (h->state == GW_HANDING_OVER && h->succession.stage == GW_SUCC_STARTING)
         become(h);
+}
+
+static void on_alone_late(struct gw_limit *limit)
+{
+    on_alone(limit->data); // who has not taken its answer by now is cut
 }
 
 void gw_succession_go(struct gw_host *h)
@@ -351,6 +359,7 @@ void gw_succession_go(struct gw_host *h)
     if (h->mode == GW_MODE_REEXEC) { // who waits to be accepted waits for the next image
         gw_net_unlisten(h->net);
         gw_net_refuse_held(h->net, 503, "draining", "the gateway restarts; try again");
+        gw_limit_start(&h->close_limit, on_alone_late, GW_CLOSE_MS);
         gw_net_wind_down(h->net, 1012, "restarting", GW_IDLE_GRACE_MS, on_alone, h);
         return;
     }

@@ -238,9 +238,9 @@ void gw_supervision_stays(struct gw_host *h)
     h->supervision.exit_delay_ms = 0;
 }
 
-static void on_lingered(uv_timer_t *timer)
+static void on_lingered(struct gw_limit *limit)
 {
-    gw_supervision_stays(timer->data);
+    gw_supervision_stays(limit->data);
 }
 
 void gw_supervision_linger(struct gw_host *h)
@@ -248,8 +248,7 @@ void gw_supervision_linger(struct gw_host *h)
     struct supervision *s = &h->supervision;
     if (s->exit_delay_ms == 0 || h->exit_code != GW_EXIT_OK)
         return;
-    uv_update_time(&h->loop);
-    (void)uv_timer_start(&h->close_timer, on_lingered, s->exit_delay_ms, 0);
+    gw_limit_start(&h->close_limit, on_lingered, s->exit_delay_ms);
     while (s->exit_delay_ms > 0)
         (void)uv_run(&h->loop, UV_RUN_ONCE);
 }

@@ -7,6 +7,7 @@
 #include "host/inside.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,7 @@ struct prepared {
     char dir[512];
     char dir_json[600];     /* the same, as the inside of a JSON string */
     char reason[64];
+    bool stop;              /* of the whole host: nobody takes its place */
     char bundle_head[2048]; /* a JSON object, without its end */
     char log_head[512];     /* the same of the log line, "" in the text format */
     char pid[16];
@@ -69,6 +71,7 @@ void gw_watchdog_arm(struct gw_host *h, uint64_t deadline_ms, const char *in_pha
     free(text);
     json_decref(quoted);
     copy(p->reason, sizeof p->reason, bundle_reason);
+    p->stop = strcmp(bundle_reason, "gateway.stop_shutdown_timeout") == 0;
     (void)snprintf(p->pid, sizeof p->pid, "%d", (int)getpid());
     json_t *o = json_object();
     gw_json_set(o, "version", json_integer(1));
@@ -205,10 +208,15 @@ static void write_report(const struct prepared *p, const char *in_phase)
     (void)!write(STDERR_FILENO, said.text, said.n);
 }
 
-void gw_watchdog_fire(void *host)
+void gw_watchdog_fire(void *host, bool stop)
 {
+    const struct gw_host *h = host;
     int index = atomic_load(&in_force);
     const char *in_phase = atomic_load(&phase);
+    // Who asked for the stop of this host asked for the end of all its processes; one that serves in our place
+    // already is the host now, and has been told by the sentry that it shall stop.
+    if ((stop || (index >= 0 && prepared[index].stop)) && !h->departed)
+        gw_sentry_signal_heir(h->sentry, SIGKILL);
     pid_t child = _Fork(); // no fork handlers: they would take malloc's locks
     if (child == 0) {
         // Lock and listeners must not live on in a child that hangs in the disk.

@@ -109,9 +109,9 @@ const struct gw_work_ops gw_workload = {.execute = execute,
                                         .refusing = refusing,
                                         .slow_lane = slow_lane};
 
-static void on_timer(uv_timer_t *timer)
+static void on_deadline(struct gw_limit *limit)
 {
-    struct gw_host *h = timer->data;
+    struct gw_host *h = limit->data;
     gw_work_tick(h->work, gw_now_ms());
     gw_workload_timer(h);
 }
@@ -122,11 +122,10 @@ void gw_workload_timer(struct gw_host *h)
         return;
     uint64_t at = gw_work_deadline(h->work), now = gw_now_ms();
     if (at == UINT64_MAX) {
-        (void)uv_timer_stop(&h->work_timer);
+        gw_limit_stop(&h->work_limit);
         return;
     }
-    uv_update_time(&h->loop);
-    (void)uv_timer_start(&h->work_timer, on_timer, at > now ? at - now : 0, 0);
+    gw_limit_start(&h->work_limit, on_deadline, at > now ? at - now : 0);
 }
 
 static void on_readable(uv_poll_t *poll, int status, int events)
@@ -152,7 +151,7 @@ static void on_unwatched(uv_handle_t *handle)
 
 void gw_workload_unwatch(struct gw_host *h)
 {
-    (void)uv_timer_stop(&h->work_timer);
+    gw_limit_stop(&h->work_limit);
     // The handle goes when the loop says so: a turn of it here would let anything happen in the middle of an effect.
     if (h->work_poll != NULL)
         uv_close((uv_handle_t *)h->work_poll, on_unwatched);

@@ -11,7 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEPT = 100, STAMPS = 256, COOLDOWN_MS = 30000, HOUR_MS = 3600000 };
+enum {
+    KEPT = 100,
+    STAMPS = 256,
+    COOLDOWN_MS = 30000,
+    HOUR_MS = 3600000,
+    LOOP_COUNT = 30, /* of restarts that the application has asked for itself, within … */
+    LOOP_MS = 60000,
+};
 
 struct gw_scheduler {
     struct gw_sched_config config;
@@ -20,6 +27,8 @@ struct gw_scheduler {
     unsigned done_count;                  /* ever */
     uint64_t stamps[STAMPS];              /* when restarts were accepted; a ring */
     unsigned accepted;                    /* ever */
+    uint64_t loop[LOOP_COUNT];            /* the last ones that came from the application; 0: none. The oldest is … */
+    unsigned loop_at;                     /* … here */
 };
 
 struct gw_scheduler *gw_sched_new(const struct gw_sched_config *config)
@@ -78,9 +87,13 @@ static struct gw_restart *make(const struct gw_scheduler *s, const struct gw_ask
     r->sender = json_incref(ask->sender);
     r->continuation = json_incref(ask->continuation);
     r->asked_at = now.wall_ms;
-    r->asked_ms = now.ms;
+    r->asked_ms = r->signal_ms = now.ms;
     r->due_ms = s->config.defer_timeout_ms > 0 ? now.ms + s->config.defer_timeout_ms : UINT64_MAX;
     r->report_ms = now.ms + GW_REPORT_MS;
+    // An application that restarts its host as soon as it has started would do nothing else any more.
+    uint64_t oldest = s->loop[s->loop_at];
+    if (oldest > 0 && strcmp(r->source, "app") == 0 && oldest + LOOP_MS > now.ms)
+        r->not_before_ms = oldest + LOOP_MS;
     return r;
 }
 
@@ -95,23 +108,102 @@ static void finish(struct gw_scheduler *s, struct gw_restart *r, const char *out
         s->config.ended(s->config.ud, r);
 }
 
-/* What another request wants on top: now beats idle, the earlier due time wins, an update wins over other
- * reasons, force sticks. */
-static void merge(struct gw_scheduler *s, struct gw_restart *r, struct gw_restart *into)
+// ---- two requests become one ----
+
+static bool join_force(struct gw_restart *into, const struct gw_restart *r)
 {
-    if (r->update && !into->update) {
-        put(into->reason, sizeof into->reason, r->reason);
-        put(into->exec, sizeof into->exec, r->exec);
-    }
+    bool changed = r->force && !into->force;
     into->force = into->force || r->force;
-    into->update = into->update || r->update;
+    return changed;
+}
+
+static bool join_update(struct gw_restart *into, const struct gw_restart *r)
+{
+    if (!r->update || into->update)
+        return false;
+    into->update = true;
+    put(into->reason, sizeof into->reason, r->reason);
+    put(into->exec, sizeof into->exec, r->exec);
+    return true;
+}
+
+static bool join_now(struct gw_restart *into, const struct gw_restart *r)
+{
+    bool waited = into->when_idle;
     into->when_idle = into->when_idle && r->when_idle;
-    if (r->due_ms < into->due_ms)
-        into->due_ms = r->due_ms;
-    if (into->continuation == NULL)
+    if (r->not_before_ms < into->not_before_ms)
+        into->not_before_ms = r->not_before_ms;
+    return waited && !into->when_idle;
+}
+
+static bool join_due(struct gw_restart *into, const struct gw_restart *r)
+{
+    bool changed = r->due_ms < into->due_ms;
+    into->due_ms = changed ? r->due_ms : into->due_ms;
+    return changed && into->when_idle;
+}
+
+/* Not said is no wish, and 0 is the longest. */
+static int64_t asked_budget(const struct gw_restart *r)
+{
+    return r->wait_ms > 0 ? r->wait_ms : r->wait_ms == 0 ? INT64_MAX - 1 : INT64_MAX;
+}
+
+static bool join_wait(struct gw_restart *into, const struct gw_restart *r)
+{
+    bool changed = asked_budget(r) < asked_budget(into);
+    into->wait_ms = changed ? r->wait_ms : into->wait_ms;
+    into->has_intent = into->has_intent || r->has_intent;
+    return changed && !into->force;
+}
+
+static bool join_end(struct gw_restart *into, const struct gw_restart *r)
+{
+    if (strcmp(r->signal, "SIGTERM") != 0 || strcmp(into->signal, "SIGTERM") == 0)
+        return false;
+    put(into->signal, sizeof into->signal, r->signal);
+    into->signal_ms = r->signal_ms;
+    json_decref(into->sender);
+    into->sender = json_incref(r->sender);
+    return true;
+}
+
+static bool join_continuation(struct gw_restart *into, const struct gw_restart *r)
+{
+    bool changed = into->continuation == NULL && r->continuation != NULL;
+    if (changed)
         into->continuation = json_incref(r->continuation);
+    return changed;
+}
+
+/* A row a wish, in the order of enum gw_join. What has no row here stays as it was with the first one: who asked, when,
+ * and why. */
+static const struct {
+    const char *name;
+    bool (*join)(struct gw_restart *into, const struct gw_restart *r);
+} joins[GW_JOINS] = {
+    [GW_JOIN_FORCE] = {"force", join_force},              // sticks
+    [GW_JOIN_UPDATE] = {"update", join_update},           // wins over other reasons
+    [GW_JOIN_NOW] = {"now", join_now},                    // beats idle
+    [GW_JOIN_DUE] = {"due", join_due},                    // the earlier one wins
+    [GW_JOIN_WAIT] = {"wait_ms", join_wait},              // the shorter one that was asked for wins
+    [GW_JOIN_END] = {"end", join_end},                    // a SIGTERM that must end the process ends it still
+    [GW_JOIN_CONTINUATION] = {"continuation", join_continuation}, // the first one is carried
+};
+
+const char *gw_join_name(enum gw_join join)
+{
+    return joins[join].name;
+}
+
+static uint32_t merge(struct gw_scheduler *s, struct gw_restart *r, struct gw_restart *into)
+{
+    uint32_t changed = 0;
+    for (int i = 0; i < GW_JOINS; i++)
+        changed |= joins[i].join(into, r) ? 1u << i : 0;
     put(r->merged_into, sizeof r->merged_into, into->id);
     finish(s, r, "merged", NULL);
+    return changed;
 }
 
 /* When the cooldown after the last acceptance is over; it holds back only those that wait for an idle moment. */
@@ -125,8 +217,11 @@ static uint64_t cool_at(const struct gw_scheduler *s, const struct gw_restart *r
 /* Whether r may go as far as its own wishes are concerned. What cannot be counted never blocks. */
 static bool is_due(const struct gw_scheduler *s, const struct gw_restart *r, struct gw_sched_now now)
 {
-    return !r->when_idle || now.phase == GW_PHASE_FAILED || now.ms >= r->due_ms ||
-           (now.pending <= 0 && now.ms >= cool_at(s, r));
+    if (now.phase == GW_PHASE_FAILED)
+        return true;
+    if (now.ms < r->not_before_ms)
+        return false;
+    return !r->when_idle || now.ms >= r->due_ms || (now.pending <= 0 && now.ms >= cool_at(s, r));
 }
 
 struct gw_sched_told gw_sched_ask(struct gw_scheduler *s, const struct gw_ask *ask, struct gw_sched_now now)
@@ -138,11 +233,10 @@ struct gw_sched_told gw_sched_ask(struct gw_scheduler *s, const struct gw_ask *a
         r->generation = now.generation;
         finish(s, r, "refused", "stopping");
     } else if (s->current != NULL && now.phase == GW_PHASE_LEAVING) {
-        told.forced_current = r->force && !s->current->force;
-        told.updated_current = r->update && !s->current->update;
-        merge(s, r, s->current);
+        told.into_current = true;
+        told.changed = merge(s, r, s->current);
     } else if (s->waiting != NULL) {
-        merge(s, r, s->waiting);
+        told.changed = merge(s, r, s->waiting);
     } else {
         s->waiting = r;
         told.answer = is_due(s, r, now) ? GW_ASK_ACCEPTED : GW_ASK_DEFERRED;
@@ -168,11 +262,12 @@ struct gw_sched_look gw_sched_look(struct gw_scheduler *s, struct gw_sched_now n
         r->report_ms = now.ms + GW_REPORT_MS;
         look.what = GW_DO_REPORT;
     }
-    look.watch_idle = now.pending > 0; // else it is idle already, and only the cooldown is waited for
-    look.next_ms = r->report_ms < r->due_ms ? r->report_ms : r->due_ms;
-    uint64_t cool = cool_at(s, r);
-    if (cool > now.ms && cool < look.next_ms)
-        look.next_ms = cool;
+    look.watch_idle = r->when_idle && now.pending > 0; // else it is idle already, and only a clock is waited for
+    look.next_ms = r->report_ms;
+    const uint64_t clocks[] = {r->when_idle ? r->due_ms : UINT64_MAX, cool_at(s, r), r->not_before_ms};
+    for (size_t i = 0; i < sizeof clocks / sizeof *clocks; i++)
+        if (clocks[i] > now.ms && clocks[i] < look.next_ms)
+            look.next_ms = clocks[i];
     return look;
 }
 
@@ -189,6 +284,10 @@ const struct gw_restart *gw_sched_accept(struct gw_scheduler *s, struct gw_sched
     }
     s->current = r;
     s->stamps[s->accepted++ % STAMPS] = now.ms;
+    if (strcmp(r->source, "app") == 0) {
+        s->loop[s->loop_at] = now.ms;
+        s->loop_at = (s->loop_at + 1) % LOOP_COUNT;
+    }
     return r;
 }
 
@@ -340,12 +439,14 @@ static json_t *pack(const struct gw_restart *r)
     gw_json_set(o, "has_intent", json_boolean(r->has_intent));
     gw_json_set(o, "wait_ms", json_integer(r->wait_ms));
     gw_json_set(o, "signal", json_string(r->signal));
+    gw_json_set(o, "signal_ms", json_integer((json_int_t)r->signal_ms));
     gw_json_set(o, "exec", gw_json_string(r->exec));
     gw_json_set(o, "sender", json_incref(r->sender));
     gw_json_set(o, "continuation", json_incref(r->continuation));
     gw_json_set(o, "asked_ms", json_integer((json_int_t)r->asked_ms));
     gw_json_set(o, "due_ms", r->due_ms != UINT64_MAX ? json_integer((json_int_t)r->due_ms) : NULL);
     gw_json_set(o, "report_ms", json_integer((json_int_t)r->report_ms));
+    gw_json_set(o, "not_before_ms", json_integer((json_int_t)r->not_before_ms));
     return o;
 }
 
@@ -358,6 +459,10 @@ json_t *gw_sched_pack(const struct gw_scheduler *s)
     for (unsigned i = s->accepted > STAMPS ? s->accepted - STAMPS : 0; i < s->accepted; i++)
         (void)json_array_append_new(stamps, json_integer((json_int_t)s->stamps[i % STAMPS]));
     gw_json_set(o, "stamps", stamps);
+    json_t *loop = json_array();
+    for (unsigned i = 0; i < LOOP_COUNT; i++)
+        (void)json_array_append_new(loop, json_integer((json_int_t)s->loop[(s->loop_at + i) % LOOP_COUNT]));
+    gw_json_set(o, "loop", loop);
     return o;
 }
 
@@ -395,8 +500,10 @@ static struct gw_restart *unpack(const json_t *o)
     r->continuation = continuation != NULL && !json_is_null(continuation) ? json_incref(continuation) : NULL;
     r->asked_at = (int64_t)ms_of(o, "requested_at", 0);
     r->asked_ms = ms_of(o, "asked_ms", 0);
+    r->signal_ms = ms_of(o, "signal_ms", r->asked_ms);
     r->due_ms = ms_of(o, "due_ms", UINT64_MAX);
     r->report_ms = ms_of(o, "report_ms", 0);
+    r->not_before_ms = ms_of(o, "not_before_ms", 0);
     return r;
 }
 
@@ -409,9 +516,13 @@ void gw_sched_unpack(struct gw_scheduler *s, const json_t *packed)
     s->current = unpack(json_object_get(packed, "current"));
     s->waiting = unpack(json_object_get(packed, "waiting"));
     if (own != NULL && s->waiting != NULL)
-        merge(s, own, s->waiting);
+        (void)merge(s, own, s->waiting);
     else if (own != NULL)
         s->waiting = own;
+    const json_t *loop = json_object_get(packed, "loop");
+    for (size_t i = 0; i < LOOP_COUNT && json_array_size(loop) == LOOP_COUNT; i++)
+        s->loop[i] = (uint64_t)json_integer_value(json_array_get(loop, i));
+    s->loop_at = 0;
     const json_t *stamps = json_object_get(packed, "stamps");
     size_t n = json_array_size(stamps);
     uint64_t accepted = ms_of(packed, "accepted", 0);

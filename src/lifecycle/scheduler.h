@@ -30,12 +30,14 @@ struct gw_restart {
     bool has_intent;      /* it came with wishes of its own: facts show them as `intent` */
     int64_t wait_ms;      /* < 0: not said */
     char signal[12];      /* "" : none */
+    uint64_t signal_ms;   /* when it came */
     json_t *sender;       /* owned; who sent the signal, as policies see it, or NULL */
     json_t *continuation; /* owned, or NULL */
     char exec[512];       /* another program for an update, "" : none */
     char requester[40];   /* the task or run that asked: it is not waited for; "" : none */
     int64_t asked_at;     /* Unix ms */
     uint64_t asked_ms, due_ms, report_ms;
+    uint64_t not_before_ms; /* one of too many that the application has asked for itself waits until then; 0: it goes */
     uint64_t emitted_ms;  /* 0: the scheduler has not said GO yet */
     bool unpacked;        /* came from the process before */
     bool spent;           /* its internal authorization has been used by a SIGUSR1 */
@@ -74,12 +76,25 @@ struct gw_sched_now {
     unsigned generation;
 };
 
+/* The wishes that two requests are joined by; each has a rule (scheduler.c). */
+enum gw_join {
+    GW_JOIN_FORCE,
+    GW_JOIN_UPDATE,
+    GW_JOIN_NOW,
+    GW_JOIN_DUE,
+    GW_JOIN_WAIT,
+    GW_JOIN_END, /* a SIGTERM asks: what is refused becomes a stop, and under a supervisor the process ends */
+    GW_JOIN_CONTINUATION,
+    GW_JOINS,
+};
+const char *gw_join_name(enum gw_join join); /* as the answers to requesters say it: "force", "wait_ms" … */
+
 enum gw_sched_answer { GW_ASK_ACCEPTED, GW_ASK_DEFERRED, GW_ASK_MERGED, GW_ASK_REFUSED };
 struct gw_sched_told {
     enum gw_sched_answer answer;
     const struct gw_restart *request; /* what was made of the ask */
-    bool forced_current; /* the restart under way is forced now */
-    bool updated_current; /* … is an update now */
+    bool into_current;                /* merged into the one under way */
+    uint32_t changed;                 /* bit i: what the one it was merged into wants of enum gw_join i is another now */
 };
 /* Takes a request. gw_sched_look() then tells what to do. */
 struct gw_sched_told gw_sched_ask(struct gw_scheduler *s, const struct gw_ask *ask, struct gw_sched_now now);

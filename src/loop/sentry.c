@@ -10,11 +10,17 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <uv.h>
 
 static const int taken[] = {SIGTERM, SIGINT, SIGUSR1, SIGHUP};
-enum { KINDS = sizeof taken / sizeof *taken, DEPTH = 16 };
+enum {
+    KINDS = sizeof taken / sizeof *taken,
+    DEPTH = 16,
+    TURN_MS = 1000, /* for a loop that could not run, before a deadline that has passed meanwhile strikes */
+    PASS_ON_MS = 1000, /* a stop that the loop has not taken by then is told to the heir */
+};
 
 /* One ring a kind, written by the sentry and read by the loop: when one is full, more of that kind are not
  * recorded, as the kernel itself keeps but one pending, and no other kind is lost for it. */
@@ -29,6 +35,7 @@ struct gw_sentry {
     struct ring rings[KINDS];
     atomic_uint_least64_t deadline;      /* the loop's */
     atomic_uint_least64_t stop_deadline; /* our own, until the loop has taken the stop */
+    atomic_int heir;                     /* a pidfd that is the loop's; -1: none */
     atomic_bool quit;
     pthread_t thread;
     pid_t process;
@@ -47,6 +54,7 @@ static sigset_t signal_set(bool with_nudge)
     (void)sigemptyset(&set);
     for (int i = 0; i < KINDS; i++)
         (void)sigaddset(&set, taken[i]);
+    (void)sigaddset(&set, SIGCONT); // goes on whoever blocks it; tells that this process stood still
     if (with_nudge)
         (void)sigaddset(&set, nudge());
     return set;
@@ -80,35 +88,89 @@ static void record(struct gw_sentry *s, int kind, const siginfo_t *si)
     atomic_store_explicit(&ring->head, head + 1, memory_order_release);
 }
 
+/* The nearest deadline; *ret_stop: it is that of a stop which the loop has not taken. */
+static uint64_t nearest(const struct gw_sentry *s, bool *ret_stop)
+{
+    uint64_t at = atomic_load(&s->deadline), stop = atomic_load(&s->stop_deadline);
+    *ret_stop = stop < at;
+    return *ret_stop ? stop : at;
+}
+
+/* Waits for a signal until at_ms. Returns its number, or less than 0. */
+static int wait_until(const sigset_t *set, uint64_t at_ms, uint64_t now_ms, siginfo_t *ret)
+{
+    if (at_ms == UINT64_MAX)
+        return sigwaitinfo(set, ret);
+    uint64_t left = at_ms > now_ms ? at_ms - now_ms : 0;
+    struct timespec ts = {.tv_sec = (time_t)(left / 1000), .tv_nsec = (long)(left % 1000) * 1000000};
+    return sigtimedwait(set, ret, &ts);
+}
+
+/* What the sentry knows beside its deadlines. */
+struct watch {
+    uint64_t turn_ms;    /* until then the loop has its turn, whatever has passed */
+    uint64_t turned_for; /* the deadline that it had one for: there is no second */
+    uint64_t pass_on_ms; /* when the heir is told of a stop; UINT64_MAX: nobody has asked for one */
+};
+
+/* No signal waits, and the time for which one was waited is over. */
+static void judge(struct gw_sentry *s, struct watch *w)
+{
+    bool stop;
+    uint64_t at = nearest(s, &stop), now = gw_now_ms();
+    if (atomic_load(&s->stop_deadline) == UINT64_MAX) {
+        w->pass_on_ms = UINT64_MAX;
+    } else if (w->pass_on_ms <= now) {
+        gw_sentry_signal_heir(s, SIGTERM);
+        w->pass_on_ms = UINT64_MAX;
+    }
+    if (at <= now && now - at >= TURN_MS && w->turned_for != at && w->turn_ms <= now) {
+        w->turned_for = at; // nobody was there to strike in time, so nobody was there to do anything else either
+        w->turn_ms = now + TURN_MS;
+    }
+    if (at > now || w->turn_ms > now)
+        return;
+    s->config.expired(s->config.ud, stop);
+    atomic_store(&s->deadline, UINT64_MAX);
+    atomic_store(&s->stop_deadline, UINT64_MAX);
+}
+
+static void take(struct gw_sentry *s, struct watch *w, int sig, const siginfo_t *si)
+{
+    if (sig == SIGCONT) {
+        bool stop;
+        w->turned_for = nearest(s, &stop);
+        w->turn_ms = gw_now_ms() + TURN_MS;
+        return;
+    }
+    for (int i = 0; i < KINDS; i++)
+        if (sig == taken[i])
+            record(s, i, si);
+    uint64_t none = UINT64_MAX;
+    if ((sig == SIGTERM || sig == SIGINT) &&
+        atomic_compare_exchange_strong(&s->stop_deadline, &none, gw_now_ms() + s->config.stop_grace_ms))
+        w->pass_on_ms = gw_now_ms() + PASS_ON_MS;
+    (void)uv_async_send(&s->wake);
+}
+
 static void *run(void *arg)
 {
     struct gw_sentry *s = arg;
+    struct watch w = {.turned_for = UINT64_MAX, .pass_on_ms = UINT64_MAX};
     (void)pthread_setname_np(pthread_self(), "gwhost-sentry");
     sigset_t set = signal_set(true);
     while (!atomic_load(&s->quit)) {
-        uint64_t at = atomic_load(&s->deadline), stop = atomic_load(&s->stop_deadline), now = gw_now_ms();
-        if (stop < at)
-            at = stop;
-        if (at <= now) {
-            s->config.expired(s->config.ud);
-            atomic_store(&s->deadline, UINT64_MAX);
-            atomic_store(&s->stop_deadline, UINT64_MAX);
-            continue;
-        }
+        bool stop;
         siginfo_t si;
-        uint64_t left = at - now;
-        struct timespec ts = {.tv_sec = (time_t)(left / 1000), .tv_nsec = (long)(left % 1000) * 1000000};
-        int sig = at == UINT64_MAX ? sigwaitinfo(&set, &si) : sigtimedwait(&set, &si, &ts);
-        if (sig < 0 || sig == nudge())
-            continue; // EINTR, the deadline, or it was moved
-        for (int i = 0; i < KINDS; i++)
-            if (sig == taken[i])
-                record(s, i, &si);
-        uint64_t none = UINT64_MAX;
-        if (sig == SIGTERM || sig == SIGINT)
-            (void)atomic_compare_exchange_strong(&s->stop_deadline, &none,
-                                                 gw_now_ms() + s->config.stop_grace_ms);
-        (void)uv_async_send(&s->wake);
+        uint64_t until = nearest(s, &stop);
+        if (until < w.turn_ms)
+            until = w.turn_ms;
+        // What has come is taken before a deadline is judged, however long it has passed.
+        int sig = wait_until(&set, until < w.pass_on_ms ? until : w.pass_on_ms, gw_now_ms(), &si);
+        if (sig < 0 && errno == EAGAIN)
+            judge(s, &w);
+        else if (sig > 0 && sig != nudge())
+            take(s, &w, sig, &si);
     }
     return NULL;
 }
@@ -147,6 +209,7 @@ int gw_sentry_open(uv_loop_t *loop, const struct gw_sentry_config *config, struc
     s->process = getpid();
     atomic_init(&s->deadline, UINT64_MAX);
     atomic_init(&s->stop_deadline, UINT64_MAX);
+    atomic_init(&s->heir, -1);
     int rc = uv_async_init(loop, &s->wake, on_wake);
     if (rc < 0) {
         free(s);
@@ -167,6 +230,18 @@ void gw_sentry_arm(struct gw_sentry *s, uint64_t deadline_ms)
 {
     if (atomic_exchange(&s->deadline, deadline_ms) > deadline_ms)
         poke(s);
+}
+
+void gw_sentry_heir(struct gw_sentry *s, int pidfd)
+{
+    atomic_store(&s->heir, pidfd);
+}
+
+void gw_sentry_signal_heir(struct gw_sentry *s, int signal)
+{
+    int pidfd = atomic_load(&s->heir);
+    if (pidfd >= 0)
+        (void)syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0);
 }
 
 void gw_sentry_taken(struct gw_sentry *s)

@@ -5,7 +5,11 @@
  * takes no lock that the loop could hold, allocates nothing, knows neither Lua nor the store.
  *
  * A stop that arrives while the loop is stuck must end too: a stop signal arms a deadline of the sentry's
- * own, which stays until the loop says that it has taken the signal (gw_sentry_taken). */
+ * own, which stays until the loop says that it has taken the signal (gw_sentry_taken). It must reach every process
+ * of the host: a stop that the loop does not take within a second is told to the heir as well.
+ *
+ * A process that stood still (SIGSTOP, a frozen cgroup) finds that its deadlines have passed before its loop could
+ * run: where the wait for one has overslept, and behind a SIGCONT, the loop has a second before it strikes. */
 #pragma once
 
 #include "os/proc.h"
@@ -30,7 +34,7 @@ struct gw_signal {
 
 struct gw_sentry_config {
     void (*signal)(void *ud, const struct gw_signal *sig); /* on the loop */
-    void (*expired)(void *ud);                             /* on the sentry's thread; must not return */
+    void (*expired)(void *ud, bool stop); /* on the sentry's thread; must not return. stop: one that nobody took */
     uint64_t stop_grace_ms;                                /* from a stop signal to expired(), see above */
     void *ud;
 };
@@ -44,6 +48,10 @@ int gw_sentry_open(uv_loop_t *loop, const struct gw_sentry_config *config, struc
 
 /* expired() is called at deadline_ms (gw_now_ms() time) unless it is moved; UINT64_MAX disarms. */
 void gw_sentry_arm(struct gw_sentry *s, uint64_t deadline_ms);
+/* A process that takes this one's place if it ends, by its pidfd, which is the caller's and stays open until another
+ * call; -1: there is none. */
+void gw_sentry_heir(struct gw_sentry *s, int pidfd);
+void gw_sentry_signal_heir(struct gw_sentry *s, int signal); /* from any thread */
 /* The loop has taken all signals delivered so far and armed what they need. */
 void gw_sentry_taken(struct gw_sentry *s);
 

@@ -29,6 +29,8 @@ enum {
     SPARE_REQUESTS = 64,     /* request objects kept for the next one */
     WS_VALUE_BYTES = 65536,
     ACCEPT_PAUSE_MS = 100,   /* after EMFILE and its like */
+    STOOD_STILL_MS = 1000,   /* a timer that is later than this was not the clients' fault */
+    LOOK_MS = 20,            /* for a loop to look at what has come before a deadline is judged after all */
 };
 
 /* ---- intrusive circular lists; a zeroed node is in none ---- */
@@ -137,7 +139,8 @@ struct gw_listener {
     struct gw_list link;
     struct gw_net *net; /* borrowed */
     uv_poll_t poll;
-    int fd; /* owned, a dup */
+    int fd;     /* owned, a dup */
+    int origin; /* what it is a dup of, which may be closed by now: a name */
     bool unix_socket;
 };
 

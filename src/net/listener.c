@@ -121,6 +121,7 @@ int gw_net_listen(struct gw_net *net, int fd, const char *address, struct gw_err
     struct gw_listener *listener = gw_calloc(1, sizeof *listener);
     listener->net = net;
     listener->fd = copy;
+    listener->origin = fd;
     listener->unix_socket = name.ss_family == AF_UNIX;
     int r = uv_poll_init(net->loop, &listener->poll, copy);
     if (r < 0) {
@@ -145,14 +146,28 @@ static void on_closed(uv_handle_t *handle)
     gw_net_handle_closed(net);
 }
 
+static void unlisten(struct gw_listener *listener)
+{
+    gw_list_remove(&listener->link);
+    (void)uv_poll_stop(&listener->poll);
+    (void)close(listener->fd); // a copy: the socket itself is the owner's
+    uv_close((uv_handle_t *)&listener->poll, on_closed);
+    listener->net->counts.listeners--;
+}
+
 void gw_net_unlisten(struct gw_net *net)
 {
-    while (!gw_list_empty(&net->listeners)) {
-        struct gw_listener *listener = gw_container(net->listeners.next, struct gw_listener, link);
-        gw_list_remove(&listener->link);
-        (void)uv_poll_stop(&listener->poll);
-        (void)close(listener->fd); // a copy: the socket itself is the owner's
-        uv_close((uv_handle_t *)&listener->poll, on_closed);
-        net->counts.listeners--;
+    while (!gw_list_empty(&net->listeners))
+        unlisten(gw_container(net->listeners.next, struct gw_listener, link));
+}
+
+void gw_net_unlisten_one(struct gw_net *net, int fd)
+{
+    for (struct gw_list *l = net->listeners.next; l != &net->listeners; l = l->next) {
+        struct gw_listener *listener = gw_container(l, struct gw_listener, link);
+        if (listener->origin != fd)
+            continue;
+        unlisten(listener);
+        return;
     }
 }

@@ -91,6 +91,7 @@ void gw_net_close(struct gw_net *net, void (*cb)(void *ud), void *ud);
  * address is for the logs. Accepting never stops until gw_net_unlisten(). */
 int gw_net_listen(struct gw_net *net, int fd, const char *address, struct gw_err *err);
 void gw_net_unlisten(struct gw_net *net); /* all of them; connections stay */
+void gw_net_unlisten_one(struct gw_net *net, int fd); /* what gw_net_listen() was given */
 
 /* The value of the Gwhost-Generation header of every answer from now on; copied. */
 void gw_net_tag(struct gw_net *net, const char *tag);

@@ -48,7 +48,14 @@ static void timer_fired(uv_timer_t *timer)
 {
     struct gw_net *net = timer->data;
     struct gw_timeouts *d = &net->deadlines;
-    uint64_t now = uv_now(net->loop);
+    uint64_t now = uv_now(net->loop), late_ms = d->armed_ms > 0 && now > d->armed_ms ? now - d->armed_ms : 0;
+    d->armed_ms = 0;
+    if (late_ms > STOOD_STILL_MS) {
+        // This process did not run, so what its clients have sent meanwhile lies in the kernel: nobody is late.
+        gw_timeout_shift(net, late_ms + LOOK_MS);
+        rearm(net);
+        return;
+    }
     // What is late now is taken out first: an entry that is set again meanwhile waits for the next time.
     struct gw_list late;
     gw_list_init(&late);
@@ -61,7 +68,6 @@ static void timer_fired(uv_timer_t *timer)
             gw_list_append(&late, &t->link);
         }
     }
-    d->armed_ms = 0;
     while (!gw_list_empty(&late))
         expire(net, gw_container(late.next, struct gw_timed, link));
     if (!net->closing)

@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -364,6 +365,20 @@ int gw_listen_adopt(int fd, const char *word, const char *address, bool inherite
     s.inherited = inherited;
     append(io_sockets, io_count, &s);
     return 0;
+}
+
+bool gw_listen_last_call(const struct gw_listen_socket *socket)
+{
+    // The kernel drops a segment that only begins a connection; its client tries again, and is refused then.
+    enum { FLAGS = 13, SYN = 0x02, ACK = 0x10 };
+    static struct sock_filter only_known[] = {BPF_STMT(BPF_LD | BPF_B | BPF_ABS, FLAGS),
+                                              BPF_STMT(BPF_ALU | BPF_AND | BPF_K, SYN | ACK),
+                                              BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYN, 0, 1),
+                                              BPF_STMT(BPF_RET | BPF_K, 0), BPF_STMT(BPF_RET | BPF_K, UINT32_MAX)};
+    const struct sock_fprog program = {.len = sizeof only_known / sizeof *only_known, .filter = only_known};
+    if (socket->inherited || strncmp(socket->address, "unix:", 5) == 0)
+        return false;
+    return setsockopt(socket->fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0;
 }
 
 size_t gw_listen_close(struct gw_listen_socket *sockets, size_t count, bool all)

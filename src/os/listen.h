@@ -36,6 +36,11 @@ int gw_listen_passed(const char *const *words, size_t word_count, struct gw_list
 int gw_listen_adopt(int fd, const char *word, const char *address, bool inherited,
                     struct gw_listen_socket **io_sockets, size_t *io_count, struct gw_err *err);
 
+/* From now on nobody new gets to a socket of our own, and who is connecting just now still does: the listener's last
+ * connections can be accepted, and then it can be closed without a reset for anyone. A socket that was passed to us is
+ * left as it is. False when there is nothing to wait for. */
+bool gw_listen_last_call(const struct gw_listen_socket *socket);
+
 /* Closes all (inherited ones too when all is true) and removes the paths of unix sockets that we bound.
  * Keeps what stays; returns how many are left. */
 size_t gw_listen_close(struct gw_listen_socket *sockets, size_t count, bool all);

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <uv.h>
@@ -29,9 +30,9 @@ static void on_signal(void *ud, const struct gw_signal *sig)
         uv_stop(seen->loop);
 }
 
-static void leave(void *ud)
+static void leave(void *ud, bool stop)
 {
-    _exit(42);
+    _exit(stop ? 43 : 42);
 }
 
 static struct gw_sentry *open_sentry(uv_loop_t *loop, struct seen *seen, uint64_t grace_ms)
@@ -91,23 +92,37 @@ static void one_kind_does_not_crowd_out_another(void **state)
     close_sentry(&loop, sentry);
 }
 
-/* Runs body in a child whose loop never runs; returns its exit code. */
-static int exit_code_of(void (*body)(struct gw_sentry *))
+static void stuck_until(uint64_t ms)
+{
+    while (gw_now_ms() < ms)
+        ;
+}
+
+static pid_t in_a_child(void (*body)(struct gw_sentry *), uint64_t grace_ms)
 {
     pid_t child = fork();
     if (child == 0) {
         uv_loop_t loop;
         struct seen seen = {0};
-        struct gw_sentry *sentry = open_sentry(&loop, &seen, 100);
+        struct gw_sentry *sentry = open_sentry(&loop, &seen, grace_ms);
         body(sentry);
-        uint64_t end = gw_now_ms() + 1500;
-        while (gw_now_ms() < end) // a loop that is stuck
-            ;
+        stuck_until(gw_now_ms() + 2000);
         _exit(7);
     }
+    return child;
+}
+
+static int exit_code(pid_t child)
+{
     int status;
     (void)waitpid(child, &status, 0);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* Runs body in a child whose loop never runs; returns its exit code. */
+static int exit_code_of(void (*body)(struct gw_sentry *))
+{
+    return exit_code(in_a_child(body, 100));
 }
 
 static void armed(struct gw_sentry *sentry)
@@ -141,7 +156,90 @@ static void a_deadline_strikes_although_the_loop_is_stuck(void **state)
 
 static void a_stop_that_a_stuck_loop_does_not_take_arms_its_own(void **state)
 {
-    assert_int_equal(exit_code_of(stopped), 42);
+    assert_int_equal(exit_code_of(stopped), 43);
+}
+
+static void armed_too_late(struct gw_sentry *sentry)
+{
+    gw_sentry_arm(sentry, gw_now_ms() - 5000);
+}
+
+static void moved_in_its_turn(struct gw_sentry *sentry)
+{
+    gw_sentry_arm(sentry, gw_now_ms() - 5000);
+    stuck_until(gw_now_ms() + 300);
+    gw_sentry_arm(sentry, gw_now_ms() + 600000);
+}
+
+static void one_that_has_long_passed_leaves_the_loop_a_turn(void **state)
+{
+    assert_int_equal(exit_code_of(moved_in_its_turn), 7);
+    assert_int_equal(exit_code_of(armed_too_late), 42);
+}
+
+static int told; /* a pipe that the child writes to once it has armed its deadline */
+
+static void armed_and_told(struct gw_sentry *sentry)
+{
+    gw_sentry_arm(sentry, gw_now_ms() + 300);
+    assert_int_equal(write(told, "x", 1), 1);
+}
+
+/* As a loop that goes on: it moves the deadline, but not before the process has been continued. */
+static void moved_when_it_goes_on(struct gw_sentry *sentry)
+{
+    uint64_t last = gw_now_ms(), now;
+    armed_and_told(sentry);
+    while ((now = gw_now_ms()) - last < 200)
+        last = now; // until a step of the clock shows that it stood still
+    gw_sentry_arm(sentry, gw_now_ms() + 600000);
+}
+
+static int exit_code_of_one_that_stood_still(void (*body)(struct gw_sentry *), uint64_t still_ms)
+{
+    int fds[2];
+    char byte;
+    assert_int_equal(pipe(fds), 0);
+    told = fds[1];
+    pid_t child = in_a_child(body, 60000);
+    assert_int_equal(read(fds[0], &byte, 1), 1);
+    (void)kill(child, SIGSTOP);
+    stuck_until(gw_now_ms() + still_ms);
+    (void)kill(child, SIGCONT);
+    (void)close(fds[0]);
+    (void)close(fds[1]);
+    return exit_code(child);
+}
+
+static void one_who_stood_still_is_not_shot_when_it_goes_on(void **state)
+{
+    assert_int_equal(exit_code_of_one_that_stood_still(moved_when_it_goes_on, 500), 7);
+    assert_int_equal(exit_code_of_one_that_stood_still(armed_and_told, 500), 42);
+}
+
+static void a_stop_that_nobody_takes_reaches_the_heir(void **state)
+{
+    uv_loop_t loop;
+    struct seen seen = {0};
+    struct gw_sentry *sentry = open_sentry(&loop, &seen, 60000);
+    pid_t heir = fork();
+    if (heir == 0) {
+        sigset_t term;
+        (void)sigemptyset(&term);
+        (void)sigaddset(&term, SIGTERM);
+        (void)pthread_sigmask(SIG_UNBLOCK, &term, NULL);
+        for (;;)
+            (void)pause();
+    }
+    int pidfd = (int)syscall(SYS_pidfd_open, heir, 0), status = 0;
+    assert_true(pidfd >= 0);
+    gw_sentry_heir(sentry, pidfd);
+    (void)kill(getpid(), SIGTERM);
+    assert_int_equal(waitpid(heir, &status, 0), heir); // the loop does not run meanwhile
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+    gw_sentry_heir(sentry, -1);
+    (void)close(pidfd);
+    close_sentry(&loop, sentry);
 }
 
 int main(void)
@@ -151,6 +249,9 @@ int main(void)
         cmocka_unit_test(one_kind_does_not_crowd_out_another),
         cmocka_unit_test(a_deadline_strikes_although_the_loop_is_stuck),
         cmocka_unit_test(a_stop_that_a_stuck_loop_does_not_take_arms_its_own),
+        cmocka_unit_test(one_that_has_long_passed_leaves_the_loop_a_turn),
+        cmocka_unit_test(one_who_stood_still_is_not_shot_when_it_goes_on),
+        cmocka_unit_test(a_stop_that_nobody_takes_reaches_the_heir),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
