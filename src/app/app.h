@@ -102,5 +102,6 @@ struct gw_app {
 /* Opens the Lua application in file: reads it and what it requires through sources, compiles, runs the main
  * chunk, checks that it returns a table with start(). Nothing is served or torn down by it.
  * Returns 0 or a negative errno with FILE:LINE: message in err. */
-int gw_lua_app_open(const struct gw_app_env *env, struct gw_sources *sources, const char *file,
+/* limit_ms: how long the main chunk may run; 0: as long as it takes. What it calls in C is not interrupted. */
+int gw_lua_app_open(const struct gw_app_env *env, struct gw_sources *sources, const char *file, unsigned limit_ms,
                     struct gw_app **ret_app, struct gw_err *err);

@@ -3,6 +3,7 @@
 
 #include "base/json.h"
 #include "base/log.h"
+#include "base/time.h"
 #include "script/sources.h"
 #include "script/value.h"
 
@@ -13,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ERRORS_SHOWN = 200 };
+enum { ERRORS_SHOWN = 200, LOOK_INSTRUCTIONS = 100000 };
 
 void gw_lua_app_error(struct gw_lua_app *app, const char *what, const struct gw_err *err)
 {
@@ -47,6 +48,16 @@ static void trim_os(lua_State *L)
     lua_pushnil(L);
     lua_setfield(L, -2, "searchers");
     lua_pop(L, 1);
+}
+
+/* Once the time is over it raises again and again, so that no pcall goes on. A coroutine has the hook of who made it. */
+static void look_at_clock(lua_State *L, lua_Debug *ar)
+{
+    struct gw_lua_app *app = gw_lua_app_of(L);
+    if (app->chunk_until_ms == 0 || gw_now_ms() < app->chunk_until_ms)
+        return;
+    lua_sethook(L, look_at_clock, LUA_MASKCOUNT, 1);
+    luaL_error(L, "the main chunk runs for too long; what takes time belongs into start(ctx)");
 }
 
 /* Prepares the state and runs the main chunk; what it returns is kept in ref_app. */
@@ -87,7 +98,10 @@ static int open_body(lua_State *L)
     struct gw_err err = {0};
     if (gw_sources_compile(app->sources, L, app->file, &err) < 0)
         return luaL_error(L, "%s", err.text);
+    if (app->chunk_until_ms > 0)
+        lua_sethook(L, look_at_clock, LUA_MASKCOUNT, LOOK_INSTRUCTIONS);
     lua_call(L, 0, 1);
+    lua_sethook(L, NULL, 0, 0);
     if (!lua_istable(L, -1))
         return luaL_error(L, "%s:1: an application returns a table with start(ctx), not a %s", app->file,
                           luaL_typename(L, -1));
@@ -287,7 +301,7 @@ static const struct gw_app_class lua_class = {.start = start,
                                               .release = release,
                                               .free = free_app};
 
-int gw_lua_app_open(const struct gw_app_env *env, struct gw_sources *sources, const char *file,
+int gw_lua_app_open(const struct gw_app_env *env, struct gw_sources *sources, const char *file, unsigned limit_ms,
                     struct gw_app **ret_app, struct gw_err *err)
 {
     struct gw_lua_app *app = gw_calloc(1, sizeof *app);
@@ -304,7 +318,9 @@ int gw_lua_app_open(const struct gw_app_env *env, struct gw_sources *sources, co
     app->L = lua_newstate(gw_lua_alloc, &app->memory);
     gw_assert(app->L != NULL);
     *(struct gw_lua_app **)lua_getextraspace(app->L) = app;
+    app->chunk_until_ms = limit_ms > 0 ? gw_now_ms() + limit_ms : 0;
     int rc = gw_lua_protect(app->L, open_body, app, err);
+    app->chunk_until_ms = 0; // a coroutine that it has made keeps the hook, which says nothing any more
     if (rc < 0) {
         (void)release(&app->base, 1000);
         free_app(&app->base);

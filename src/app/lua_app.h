@@ -58,6 +58,7 @@ struct gw_lua_app {
     bool deaf;       /* released: callbacks are dropped */
     bool starting, closing, close_returned, close_told;
     struct gw_err close_err;
+    uint64_t chunk_until_ms;                   /* when the main chunk has run for too long; 0: never */
     int ref_close, ref_is_closing, ref_cancel; /* luv's own functions */
     int ref_app, ref_server;                   /* what the file returned, what start returned */
     int ref_request, ref_handlers; /* what was given to gwhost.serve and gwhost.handlers */

@@ -152,6 +152,11 @@ static void start(struct gw_host *h)
         gw_host_post(h, GW_EV_START_FAILED);
         return;
     }
+    // Where another process was to come, nobody has looked at the files for this one yet.
+    if (h->next_app == NULL && gw_host_prepare_app(h, &h->start_err) < 0) {
+        gw_host_post(h, GW_EV_START_FAILED);
+        return;
+    }
     h->app = h->next_app;
     h->next_app = NULL;
     (void)gw_sources_unref(h->sources);
@@ -204,7 +209,7 @@ static void start_last_good(struct gw_host *h)
     }
     h->reverted = h->start_err;
     struct gw_err err = {0};
-    if (gw_lua_app_open(&h->env, h->good_sources, h->options.app, &h->app, &err) < 0) {
+    if (gw_lua_app_open(&h->env, h->good_sources, h->options.app, 0, &h->app, &err) < 0) {
         h->start_err = err;
         gw_host_post(h, GW_EV_START_FAILED);
         return;
@@ -223,6 +228,8 @@ static void give_up(struct gw_host *h)
     gw_standby_arrive(h); // where an image has been gone back to, nothing is ours before
     gw_update_failed(h, &h->start_err);
     gw_restarts_end(h, "failed", h->start_err.text);
+    free(h->standby.went_back); // told: what is asked for from here on is another restart
+    h->standby.went_back = NULL;
     gw_net_refuse_held(h->net, 503, "draining", "the gateway failed to start and waits for its operator");
     gw_boot_close_work(h, false);
     gw_net_unlisten(h->net);

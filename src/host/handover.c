@@ -96,7 +96,7 @@ json_t *gw_handover_listeners(const struct gw_host *h)
     return list;
 }
 
-json_t *gw_handover_ready(struct gw_host *h)
+json_t *gw_handover_ready(struct gw_host *h, struct gw_buf *blob)
 {
     json_t *o = json_object();
     char app[65];
@@ -108,6 +108,7 @@ json_t *gw_handover_ready(struct gw_host *h)
     gw_json_set(o, "app_sha256", json_string(app));
     gw_json_set(o, "listeners", gw_handover_listeners(h));
     gw_json_set(o, "connections", json_integer(GW_NET_HANDOVER_VERSION));
+    add_sources(o, "proved_bytes", h->next_sources, blob);
     return o;
 }
 
@@ -160,6 +161,17 @@ static bool take_sources(const json_t *o, const char *key, const char **io_data,
     *io_data += n;
     *io_left -= (size_t)n;
     return *ret != NULL;
+}
+
+void gw_handover_take_proved(struct gw_host *h, const struct gw_letter *letter)
+{
+    const char *blob = letter->blob;
+    size_t left = letter->blob_bytes;
+    struct gw_sources *proved = NULL;
+    if (!take_sources(letter->head, "proved_bytes", &blob, &left, &proved) || proved == NULL)
+        return;
+    (void)gw_sources_unref(h->next_sources);
+    h->next_sources = proved;
 }
 
 int gw_handover_take_hello(struct gw_host *h, struct gw_letter *letter, struct gw_err *err)

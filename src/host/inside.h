@@ -85,6 +85,7 @@ struct standby {
     bool active;
     bool trial;                 /* only tried out: it never takes over */
     bool updates;               /* it is another program than the one before */
+    bool refused;               /* it is the application that cannot be used, and not this process */
     struct gw_channel *channel; /* owned */
     char predecessor[33];       /* its boot id */
     char *program;              /* owned; options.program is this */
@@ -206,6 +207,7 @@ void gw_closing_depart(struct gw_host *h);
 
 /* prepare.c: an accepted restart before anything is torn down */
 void gw_prepare_restart(struct gw_host *h);
+void gw_prepare_here(struct gw_host *h); /* no other process proves anything: the files are judged by this one */
 void gw_prepare_done(struct gw_host *h); /* everything is known and proved: the drain may begin */
 void gw_prepare_upgrade(struct gw_host *h); /* the restart under way has become an update */
 void gw_prepare_refuse(struct gw_host *h);

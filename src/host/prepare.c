@@ -21,6 +21,8 @@ void gw_prepare_refuse(struct gw_host *h)
     else
         gw_log(GW_ERROR, "restart.refused", fields,
                "the new sources cannot be used; generation %u serves on. Mend the file and ask again", h->generation);
+    gw_update_failed(h, &h->prepare_err);
+    gw_supervision_stays(h);
     gw_restarts_end(h, "refused", h->prepare_err.text);
     if (by_term) {
         h->stop_by_signal = true;
@@ -159,6 +161,17 @@ void gw_prepare_stay(struct gw_host *h, const char *why)
            "comes back in this process: %s", why);
 }
 
+void gw_prepare_here(struct gw_host *h)
+{
+    const struct gw_restart *r = gw_sched_current(h->sched);
+    // Another program that a supervisor starts has files of its own, which this one may not be able to read.
+    bool elsewhere = h->mode == GW_MODE_SUPERVISED && r != NULL && r->update;
+    if (!elsewhere && gw_host_prepare_app(h, &h->prepare_err) < 0)
+        gw_host_post(h, GW_EV_PREPARE_FAILED);
+    else
+        gw_prepare_done(h);
+}
+
 /* Everything is known and proved: the drain may begin. */
 void gw_prepare_done(struct gw_host *h)
 {
@@ -177,9 +190,20 @@ void gw_prepare_upgrade(struct gw_host *h)
     if (!choose_mode(h, r))
         return;
     if (h->state == GW_PREPARING)
-        gw_prepare_done(h);
+        gw_prepare_here(h);
     else if (h->mode == GW_MODE_SUPERVISED)
         gw_host_post(h, GW_EV_LEAVE);
+}
+
+/* What was prepared for a restart that came to nothing is not what this one finds. */
+static void drop_next(struct gw_host *h)
+{
+    if (h->next_app != NULL) {
+        (void)h->next_app->class->release(h->next_app, 1000);
+        h->next_app->class->free(h->next_app);
+    }
+    h->next_app = NULL;
+    h->next_sources = gw_sources_unref(h->next_sources);
 }
 
 void gw_prepare_restart(struct gw_host *h)
@@ -188,11 +212,12 @@ void gw_prepare_restart(struct gw_host *h)
     h->drain.accepted_ms = gw_now_ms();
     h->prepare_err = h->succession.lost = (struct gw_err){0};
     const struct gw_restart *r = gw_restarts_accept(h);
-    if (r == NULL || gw_host_prepare_app(h, &h->prepare_err) < 0) {
+    if (r == NULL) {
         gw_host_post(h, GW_EV_PREPARE_FAILED);
         return;
     }
+    drop_next(h);
     try_policy(h);
     if (choose_mode(h, r))
-        gw_prepare_done(h);
+        gw_prepare_here(h);
 }

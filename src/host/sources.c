@@ -6,21 +6,27 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WATCH_SETTLE_MS = 100 };
+enum { WATCH_SETTLE_MS = 100, CHUNK_MS = 2000 };
 
 int gw_host_prepare_app(struct gw_host *h, struct gw_err *err)
 {
     struct standby *s = &h->standby;
-    // An image goes on with what the image before had read when the restart was accepted; an update has its own.
-    bool given = h->generation == 0 && s->next != NULL && (!s->updates || s->went_back != NULL);
-    struct gw_sources *sources = given ? gw_sources_ref(s->next) : gw_sources_new();
+    // What a trial or a successor has read and proved is what runs, here too if it cannot. Another program's files are
+    // not for this one: an image that it is come back to goes on with what served before.
+    struct gw_sources *given = NULL;
+    if (h->generation == 0)
+        given = s->updates && s->went_back != NULL ? s->good : s->next;
+    else if (h->next_app == NULL && !h->succession.update)
+        given = h->next_sources;
+    struct gw_sources *sources = given != NULL ? gw_sources_ref(given) : gw_sources_new();
     struct gw_app *app = NULL;
     if (h->env.ops == NULL)
         h->env.ops = gw_host_app_ops();
     // The file's main chunk runs in here, and may never return.
     gw_watchdog_arm(h, gw_now_ms() + GW_FORCED_EXIT_MS, "preparing",
                     h->generation == 0 ? "gateway.startup_failed" : "gateway.restart_shutdown_timeout");
-    int rc = gw_lua_app_open(&h->env, sources, h->options.app, &app, err);
+    // … nor may it hold up for long what serves meanwhile.
+    int rc = gw_lua_app_open(&h->env, sources, h->options.app, h->app != NULL ? CHUNK_MS : 0, &app, err);
     if (rc < 0) {
         (void)gw_sources_unref(sources);
         return rc;
@@ -28,8 +34,8 @@ int gw_host_prepare_app(struct gw_host *h, struct gw_err *err)
     if (h->next_app != NULL) {
         (void)h->next_app->class->release(h->next_app, 1000);
         h->next_app->class->free(h->next_app);
-        (void)gw_sources_unref(h->next_sources);
     }
+    (void)gw_sources_unref(h->next_sources);
     h->next_app = app;
     h->next_sources = sources;
     if (h->good_sources == NULL && s->went_back != NULL && s->good != NULL)

@@ -18,26 +18,29 @@
 enum { HELLO_MS = 5000, LAST_WORD_MS = 1000 };
 
 /* Our last letter; waits until it is taken. */
-static void say_last(struct gw_host *h, const char *why, bool stop)
+static void say_last(struct gw_host *h, const char *why, const char *what)
 {
     struct standby *s = &h->standby;
     if (s->channel == NULL || s->gone || s->failed)
         return;
     s->failed = true;
-    gw_channel_send(s->channel, "fail", json_pack("{sosb}", "error", gw_json_string(why), "stop", stop), NULL, 0, NULL, 0);
+    json_t *head = json_pack("{so}", "error", gw_json_string(why));
+    if (what != NULL)
+        gw_json_set(head, what, json_true());
+    gw_channel_send(s->channel, "fail", head, NULL, 0, NULL, 0);
     while (!gw_channel_quiet(s->channel) && gw_channel_wait(s->channel, LAST_WORD_MS))
         ;
 }
 
 void gw_standby_fail(struct gw_host *h, const char *why)
 {
-    say_last(h, why, false);
+    say_last(h, why, h->standby.refused ? "refused" : NULL);
     gw_reexec_back(h, why);
 }
 
 void gw_standby_say_stop(struct gw_host *h)
 {
-    say_last(h, "it was told to stop", true);
+    say_last(h, "it was told to stop", "stop");
 }
 
 /* What came is not what should come: this process is of no use. */
@@ -253,6 +256,14 @@ int gw_standby_meet(struct gw_host *h, struct gw_err *err)
     return s->met ? 0 : gw_err_set(err, -EPROTO, "nobody says hello on GWHOST_HANDOVER; it is not for people to set");
 }
 
+static void say_ready(struct gw_host *h)
+{
+    struct gw_buf proved = {0};
+    json_t *ready = gw_handover_ready(h, &proved);
+    gw_channel_send(h->standby.channel, "ready", ready, proved.data, proved.len, NULL, 0);
+    gw_buf_fini(&proved);
+}
+
 int gw_standby_get_ready(struct gw_host *h, struct gw_err *err)
 {
     struct standby *s = &h->standby;
@@ -260,14 +271,16 @@ int gw_standby_get_ready(struct gw_host *h, struct gw_err *err)
     if (rc < 0)
         return rc;
     rc = gw_boot_serve(h, err);
-    if (rc == 0)
+    if (rc == 0) {
         rc = gw_host_prepare_app(h, err);
+        s->refused = rc < 0;
+    }
     if (rc < 0)
         return rc;
     gw_watchdog_arm(h, UINT64_MAX, "standing_by", "gateway.stop_shutdown_timeout");
     s->told = true;
     if (s->channel != NULL)
-        gw_channel_send(s->channel, "ready", gw_handover_ready(h), NULL, 0, NULL, 0);
+        say_ready(h);
     else if (!take_from_file(h) || s->go == NULL)
         return gw_err_set(err, -EPROTO, "what the image before left is damaged");
     return 0;

@@ -98,7 +98,7 @@ static void fail(struct gw_host *h, int code, const char *fmt, ...)
         h->state == GW_SWITCHING || h->state == GW_HANDING_OVER)
         gw_prepare_stay(h, "the next process could not take over");
     if (h->state == GW_PREPARING)
-        gw_prepare_done(h);
+        gw_prepare_here(h);
     else if (h->state == GW_HANDING_OVER)
         gw_host_post(h, GW_EV_SUCCESSOR_LOST);
     else if (h->state == GW_SWITCHING && waits)
@@ -120,14 +120,16 @@ static void arm(struct gw_host *h)
 
 // ---- letters ----
 
-static void on_ready(struct gw_host *h, const json_t *head)
+static void on_ready(struct gw_host *h, const struct gw_letter *letter)
 {
     struct succession *s = &h->succession;
+    const json_t *head = letter->head;
     struct gw_err err = {0};
     if (gw_handover_check_ready(h, s->boot_id, head, &err) < 0) {
         fail(h, err.code, "%s", err.text);
         return;
     }
+    gw_handover_take_proved(h, letter);
     const char *version = json_string_value(json_object_get(head, "version"));
     (void)snprintf(s->version, sizeof s->version, "%s", version != NULL ? version : "");
     s->moves = json_integer_value(json_object_get(head, "connections")) == GW_NET_HANDOVER_VERSION;
@@ -183,9 +185,16 @@ static void received(void *ud, struct gw_letter *letter)
         gw_host_post_stop(h);
     } else if (strcmp(letter->type, "fail") == 0) {
         const char *error = json_string_value(json_object_get(letter->head, "error"));
+        if (json_is_true(json_object_get(letter->head, "refused")) && h->state == GW_PREPARING && !s->update) {
+            // It has judged the files for us: they would be refused here, too.
+            (void)gw_err_set(&h->prepare_err, -EINVAL, "%s", error != NULL ? error : "");
+            gw_succession_end(h);
+            gw_host_post(h, GW_EV_PREPARE_FAILED);
+            return;
+        }
         fail(h, -ECANCELED, "it says: %s", error != NULL ? error : "nothing");
     } else if (strcmp(letter->type, "ready") == 0 && s->stage == GW_SUCC_PROVING) {
-        on_ready(h, letter->head);
+        on_ready(h, letter);
     } else if (strcmp(letter->type, "started") == 0 && s->stage == GW_SUCC_STARTING) {
         pass(h);
     } else if (strcmp(letter->type, "serving") == 0 && s->stage == GW_SUCC_PASSING && boot_id != NULL &&

@@ -38,7 +38,7 @@ static inline void fixture_open(struct fixture *f, const char *text)
     assert_int_equal(uv_loop_init(&f->loop), 0);
     f->sources = gw_sources_new();
     struct gw_app_env env = {.loop = &f->loop, .lua_dir = SOURCE_DIR "/lua", .handlers_dir = f->dir};
-    if (gw_lua_app_open(&env, f->sources, path, &f->app, &err) < 0)
+    if (gw_lua_app_open(&env, f->sources, path, 0, &f->app, &err) < 0)
         fail_msg("%s", err.text);
     f->L = ((struct gw_lua_app *)f->app)->L;
     free(path);
