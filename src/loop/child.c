@@ -146,11 +146,13 @@ static void on_ended(uv_poll_t *poll, int status, int events)
     if (c->ending || c->abandoned)
         (void)kill(-c->pid, SIGKILL);
     siginfo_t si = {0};
-    if (waitid((idtype_t)WAIT_PIDFD, (id_t)c->process.fd, &si, WEXITED | WNOHANG) < 0 || si.si_pid == 0)
+    int rc = waitid((idtype_t)WAIT_PIDFD, (id_t)c->process.fd, &si, WEXITED | WNOHANG);
+    bool known = rc == 0 && si.si_pid != 0, exited = known && si.si_code == CLD_EXITED;
+    if (!known && (rc == 0 || errno != ECHILD))
         return;
     is_reaped(c);
-    c->result.exit_code = si.si_code == CLD_EXITED ? si.si_status : -1;
-    c->result.signal = si.si_code == CLD_EXITED ? 0 : si.si_status;
+    c->result.exit_code = exited ? si.si_status : -1;
+    c->result.signal = exited || !known ? 0 : si.si_status;
     // What is in the pipes still counts; whoever else holds them does not.
     if (c->out.fd >= 0)
         (void)read_some(c, &c->out);

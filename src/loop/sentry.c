@@ -52,13 +52,26 @@ static sigset_t signal_set(bool with_nudge)
     return set;
 }
 
+/* What whoever started us has set is not ours: an ignored SIGCHLD would take the ends of children away. A terminal's
+ * stops stay as they are; what is blocked here for the sentry is never ignored. */
+static bool is_kept(int sig)
+{
+    return sig == SIGKILL || sig == SIGSTOP || sig == SIGTSTP || sig == SIGTTIN || sig == SIGTTOU || sig == SIGQUIT;
+}
+
 int gw_sentry_block(struct gw_err *err)
 {
     sigset_t set = signal_set(true);
-    int rc = pthread_sigmask(SIG_BLOCK, &set, NULL);
+    // Exactly these: they are never let through in between, for one that waits is somebody's wish.
+    int rc = pthread_sigmask(SIG_SETMASK, &set, NULL);
     if (rc != 0)
         return gw_err_set(err, -rc, "cannot block signals: %s", gw_strerror(rc));
+    struct sigaction is;
+    for (int sig = 1; sig < NSIG; sig++)
+        if (!is_kept(sig) && sigaction(sig, NULL, &is) == 0 && is.sa_handler == SIG_IGN)
+            (void)signal(sig, SIG_DFL);
     (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGXFSZ, SIG_IGN);
     return 0;
 }
 
