@@ -297,6 +297,8 @@ int gw_boot_listen(struct gw_host *h, struct gw_err *err)
         if (rc < 0)
             return rc;
     }
+    if (first)
+        gw_room_share(h);
     for (size_t i = 0; i < h->socket_count; i++) {
         int rc = gw_net_listen(h->net, h->sockets[i].fd, h->sockets[i].address, err);
         if (rc < 0)

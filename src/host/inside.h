@@ -322,6 +322,10 @@ char *gw_metrics(struct gw_host *h);
 void gw_publish_state(struct gw_host *h, enum gw_state from);
 void gw_publish_task(void *host, const struct gw_task *task);
 
+/* room.c: descriptors */
+void gw_room_share(struct gw_host *h); /* once the listening sockets are known */
+void gw_room_accepting(void *host, bool paused, int code); /* for gw_routes */
+
 /* routes.c */
 extern const struct gw_net_ops gw_routes;
 void gw_routes_token(struct gw_host *h);

@@ -158,6 +158,8 @@ struct gw_net {
     struct gw_list listeners;
     struct gw_timed accept_pause;
     bool accept_full; /* paused because limits.connections are open */
+    bool full_said;   /* that newcomers wait, when full_open were open */
+    unsigned full_open;
 
     struct gw_list conns;
     struct gw_list in_hand;      /* requests with the owner */
