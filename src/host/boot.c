@@ -66,6 +66,18 @@ static int check_sockets(struct gw_host *h, struct gw_err *err)
     return 0;
 }
 
+/* A supervisor starts what has failed again, and leaves alone what can never work: an option, a policy, an application,
+ * a file as they were given. What the system lacks at the moment is not among these. */
+static int exit_code_of(int code)
+{
+    static const int passing[] = {EAGAIN, EBUSY, EINTR, EIO, EMFILE, ENFILE, ENOMEM, ENOBUFS, ENOSPC, EDQUOT, EROFS, ESTALE,
+                                  ETIMEDOUT, ENOLCK, EADDRINUSE, EADDRNOTAVAIL, ENETDOWN, ENETUNREACH, ESRCH, ECHILD, ETXTBSY};
+    for (size_t i = 0; i < sizeof passing / sizeof *passing; i++)
+        if (code == -passing[i])
+            return GW_EXIT_FAILED;
+    return GW_EXIT_CONFIG;
+}
+
 /* Ends a host that has not begun. */
 static void leave(struct gw_host *h, int code, const char *why)
 {
@@ -80,7 +92,7 @@ static void fail_config(struct gw_host *h, const struct gw_err *err)
 {
     gw_log(GW_ERROR, "app.start_failed", json_pack("{so}", "error", gw_json_string(err->text)),
            "%s; nothing was started", err->text);
-    leave(h, GW_EXIT_CONFIG, err->text);
+    leave(h, exit_code_of(err->code), err->text);
 }
 
 static bool is_waited_for(void *ud, pid_t pid)
@@ -127,7 +139,7 @@ void gw_boot_open(struct gw_host *h)
         return;
     }
     if (gw_host_first_policy(h, &err) < 0) {
-        leave(h, GW_EXIT_CONFIG, err.text);
+        leave(h, exit_code_of(err.code), err.text);
         return;
     }
     gw_watchdog_arm(h, UINT64_MAX, "starting", "gateway.stop_shutdown_timeout");
@@ -139,11 +151,11 @@ void gw_boot_open(struct gw_host *h)
     }
 }
 
-/* A start that failed before there was an application: said, and the process ends with code. */
-static void give_up(struct gw_host *h, const struct gw_err *err, int code)
+/* A start that failed before there was an application: said, and the process ends. */
+static void give_up(struct gw_host *h, const struct gw_err *err)
 {
     h->start_err = *err;
-    h->exit_code = code;
+    h->exit_code = exit_code_of(err->code);
     gw_host_post(h, GW_EV_START_FAILED);
 }
 
@@ -198,21 +210,9 @@ int gw_boot_own(struct gw_host *h, bool planned, struct gw_err *err)
 static void with_lock(struct gw_host *h)
 {
     struct gw_err err = {0};
-    int rc = gw_boot_serve(h, &err);
-    if (rc < 0) {
-        give_up(h, &err, h->env.net == NULL ? GW_EXIT_FAILED : GW_EXIT_CONFIG);
-        return;
-    }
-    if (load_token(h, &err) < 0) {
-        give_up(h, &err, GW_EXIT_CONFIG);
-        return;
-    }
-    if (gw_control_open(h, -1, &err) < 0 || gw_boot_own(h, false, &err) < 0) {
-        give_up(h, &err, GW_EXIT_FAILED);
-        return;
-    }
-    if (gw_host_prepare_app(h, &err) < 0) {
-        give_up(h, &err, GW_EXIT_CONFIG);
+    if (gw_boot_serve(h, &err) < 0 || load_token(h, &err) < 0 || gw_control_open(h, -1, &err) < 0 ||
+        gw_boot_own(h, false, &err) < 0 || gw_host_prepare_app(h, &err) < 0) {
+        give_up(h, &err);
         return;
     }
     gw_host_watch(h);
@@ -254,21 +254,35 @@ void gw_boot_take_lock(struct gw_host *h)
                h->options.state_dir);
     else
         gw_log(GW_ERROR, "lock.failed", json_pack("{so}", "error", gw_json_string(err.text)), "%s", err.text);
-    leave(h, rc == -EBUSY ? GW_EXIT_OWNED : GW_EXIT_FAILED, err.text);
+    leave(h, rc == -EBUSY ? GW_EXIT_OWNED : exit_code_of(rc), err.text);
 }
 
 /* Sockets that a service manager has for us; those that no --listen wants are no longer worth keeping. */
 static int take_passed(struct gw_host *h, struct gw_err *err)
 {
-    char **unwanted = NULL;
+    struct gw_listen_unwanted *unwanted = NULL;
     size_t n = 0;
     int rc = gw_listen_passed(h->options.listen, h->options.listen_count, &h->sockets, &h->socket_count, &unwanted, &n, err);
     for (size_t i = 0; i < n; i++) {
-        gw_supervision_forget(h, unwanted[i]);
-        free(unwanted[i]);
+        gw_log(GW_WARN, "listener.unwanted", json_pack("{so}", "address", gw_json_string(unwanted[i].address)),
+               "%s was passed (LISTEN_FDS) and no --listen asks for it: it is closed", unwanted[i].address);
+        if (unwanted[i].name != NULL)
+            gw_supervision_forget(h, unwanted[i].name);
+        free(unwanted[i].name);
+        free(h->unwanted);
+        h->unwanted = unwanted[i].address;
     }
     free(unwanted);
     return rc;
+}
+
+/* What a socket unit listens on cannot be bound: the words of the two have to agree, and trying again changes nothing. */
+static int blame_passed(const struct gw_host *h, const char *word, int rc, struct gw_err *err)
+{
+    if (rc != -EADDRINUSE || h->unwanted == NULL)
+        return rc;
+    return gw_err_set(err, -EINVAL, "'%.60s' is in use, and %.60s was passed (LISTEN_FDS), which no --listen asks for: give "
+                      "--listen %.60s", word, h->unwanted, h->unwanted);
 }
 
 int gw_boot_listen(struct gw_host *h, struct gw_err *err)
@@ -295,7 +309,7 @@ int gw_boot_listen(struct gw_host *h, struct gw_err *err)
             kept = kept || strcmp(h->sockets[k].word, word) == 0;
         int rc = kept ? 0 : gw_listen_open(word, &h->sockets, &h->socket_count, err);
         if (rc < 0)
-            return rc;
+            return blame_passed(h, word, rc, err);
     }
     if (first)
         gw_room_share(h);
@@ -428,6 +442,7 @@ void gw_boot_close(struct gw_host *h)
     json_decref(h->env.kept);
     json_decref(h->continuation);
     free(h->token);
+    free(h->unwanted);
     if (h->dir_fd >= 0)
         (void)close(h->dir_fd);
 }

@@ -389,6 +389,7 @@ static void announce(struct gw_host *h)
     (void)snprintf(tag, sizeof tag, "%.8s.%u", h->boot_id, h->generation);
     gw_net_tag(h->net, tag);
     gw_standby_arrive(h);
+    gw_names_mend(h);
     gw_ws_each(h->net, adopt_socket, h);
     h->public_http = h->app->public_http;
     gw_work_start(h->work, h->generation);

@@ -125,6 +125,7 @@ struct gw_host {
     struct supervision supervision;
     struct gw_listen_socket *sockets;
     size_t socket_count;
+    char *unwanted;          /* owned; an address that was passed and that no --listen asks for; NULL: none */
 
     struct gw_sentry *sentry;
     struct gw_net *net;
@@ -282,6 +283,8 @@ void gw_history_keep(struct gw_host *h, const struct gw_restart *r);
 int gw_control_open(struct gw_host *h, int fd, struct gw_err *err); /* fd: the predecessor's, or -1 */
 int gw_control_fd(const struct gw_host *h); /* -1: there is none */
 bool gw_control_reachable(const struct gw_host *h); /* its path leads to it still */
+/* Binds its path anew where that does not lead to it any more; who is connected stays. 1: it was so. */
+int gw_control_mend(struct gw_host *h, struct gw_err *err);
 void gw_control_pause(struct gw_host *h, bool paused); /* requests wait in the kernel */
 void gw_control_close(struct gw_host *h);
 void gw_control_tell(struct gw_host *h, const json_t *object); /* to those who follow */
@@ -321,6 +324,9 @@ const char *gw_status_store(const struct gw_host *h); /* "ok", "unavailable" or 
 char *gw_metrics(struct gw_host *h);
 void gw_publish_state(struct gw_host *h, enum gw_state from);
 void gw_publish_task(void *host, const struct gw_task *task);
+
+/* names.c: the names on disk that lead to us */
+void gw_names_mend(struct gw_host *h);
 
 /* room.c: descriptors */
 void gw_room_share(struct gw_host *h); /* once the listening sockets are known */

@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static void on_readable(uv_poll_t *poll, int status, int events);
@@ -101,11 +102,16 @@ static void on_readable(uv_poll_t *poll, int status, int events)
             return;
 }
 
+static void accept_all(struct gw_listener *listener)
+{
+    for (unsigned i = 0; i < listener->net->limits.beyond && accept_one(listener, true); i++)
+        ;
+}
+
 void gw_listener_accept_all(struct gw_net *net)
 {
     for (struct gw_list *l = net->listeners.next; l != &net->listeners; l = l->next)
-        for (unsigned i = 0; i < net->limits.beyond && accept_one(gw_container(l, struct gw_listener, link), true); i++)
-            ;
+        accept_all(gw_container(l, struct gw_listener, link));
 }
 
 void gw_listener_room(struct gw_net *net)
@@ -173,14 +179,34 @@ static void on_closed(uv_handle_t *handle)
     gw_net_handle_closed(net);
 }
 
+static void forget(struct gw_listener *listener)
+{
+    gw_list_remove(&listener->link);
+    (void)uv_poll_stop(&listener->poll);
+    (void)close(listener->fd); // a copy: the socket itself is the owner's
+    uv_close((uv_handle_t *)&listener->poll, on_closed);
+    listener->net->counts.listeners--;
+}
+
 void gw_net_unlisten(struct gw_net *net)
 {
-    while (!gw_list_empty(&net->listeners)) {
-        struct gw_listener *listener = gw_container(net->listeners.next, struct gw_listener, link);
-        gw_list_remove(&listener->link);
-        (void)uv_poll_stop(&listener->poll);
-        (void)close(listener->fd); // a copy: the socket itself is the owner's
-        uv_close((uv_handle_t *)&listener->poll, on_closed);
-        net->counts.listeners--;
+    while (!gw_list_empty(&net->listeners))
+        forget(gw_container(net->listeners.next, struct gw_listener, link));
+}
+
+int gw_net_replace(struct gw_net *net, int old_fd, int new_fd, const char *address, struct gw_err *err)
+{
+    int rc = gw_net_listen(net, new_fd, address, err);
+    struct stat old, copy;
+    if (rc < 0 || fstat(old_fd, &old) < 0)
+        return rc;
+    for (struct gw_list *l = net->listeners.next, *next; l != &net->listeners; l = next) {
+        struct gw_listener *listener = gw_container(l, struct gw_listener, link);
+        next = l->next;
+        if (fstat(listener->fd, &copy) < 0 || copy.st_ino != old.st_ino || copy.st_dev != old.st_dev)
+            continue;
+        accept_all(listener);
+        forget(listener);
     }
+    return 0;
 }

@@ -94,6 +94,8 @@ void gw_net_close(struct gw_net *net, void (*cb)(void *ud), void *ud);
 /* Serves fd, which is bound and listening and stays the caller's: net uses a CLOEXEC dup of its own.
  * address is for the logs. Accepting never stops until gw_net_unlisten(). */
 int gw_net_listen(struct gw_net *net, int fd, const char *address, struct gw_err *err);
+/* Serves new_fd in place of old_fd, whose queue is taken first. */
+int gw_net_replace(struct gw_net *net, int old_fd, int new_fd, const char *address, struct gw_err *err);
 void gw_net_unlisten(struct gw_net *net); /* all of them; connections stay */
 
 /* How many connections there may be from now on; see struct gw_net_limits. */
