@@ -3,6 +3,8 @@
 
 #include "loop/child.h"
 #include "loop/reaper.h"
+#include "os/holder.h"
+#include "os/intent.h"
 #include "os/proc.h"
 #include "os/statedir.h"
 
@@ -24,10 +26,14 @@ static json_t *addresses(const struct gw_host *h)
 static char *lock_info(struct gw_host *h)
 {
     struct gw_proc_facts self = {0};
+    char name[65] = "";
     (void)gw_proc_read(getpid(), &self);
+    (void)gethostname(name, sizeof name - 1);
     json_t *o = json_object();
     gw_json_set(o, "pid", json_integer(getpid()));
     gw_json_set(o, "start_time", json_integer((json_int_t)self.start_time));
+    gw_json_set(o, "host", gw_json_string(name));
+    gw_json_set(o, "pid_ns", json_integer((json_int_t)gw_holder_pid_ns()));
     gw_json_set(o, "boot_id", json_string(h->boot_id));
     gw_json_set(o, "created_at", json_integer(gw_wall_ms()));
     gw_json_set(o, "listen", addresses(h));
@@ -207,9 +213,22 @@ int gw_boot_own(struct gw_host *h, bool planned, struct gw_err *err)
     return gw_boot_open_work(h, planned, err);
 }
 
+/* What the host before was told does not mean this one, though it may have the same pid in a new container. */
+static void forget_old_intent(struct gw_host *h)
+{
+    struct gw_err err = {0};
+    int rc = gw_intent_clear_before(h->dir_fd, h->startup_started_at_ms, &err);
+    if (rc > 0)
+        gw_log(GW_WARN, "intent.removed", NULL, "a restart intent that is older than this host was for another one; it is removed");
+    else if (rc < 0)
+        gw_log(GW_WARN, "intent.removed", json_pack("{so}", "error", gw_json_string(err.text)),
+               "a restart intent that is older than this host stays: %s", err.text);
+}
+
 static void with_lock(struct gw_host *h)
 {
     struct gw_err err = {0};
+    forget_old_intent(h);
     if (gw_boot_serve(h, &err) < 0 || load_token(h, &err) < 0 || gw_control_open(h, -1, &err) < 0 ||
         gw_boot_own(h, false, &err) < 0 || gw_host_prepare_app(h, &err) < 0) {
         give_up(h, &err);
@@ -219,15 +238,30 @@ static void with_lock(struct gw_host *h)
     gw_effects_run(h, GW_FX_START);
 }
 
-int gw_boot_acquire(struct gw_host *h, pid_t *ret_owner, struct gw_err *err)
+int gw_boot_acquire(struct gw_host *h, struct gw_err *err)
 {
     char *info = lock_info(h);
-    int rc = gw_lock_acquire(h->dir_fd, h->options.state_dir, info, &h->lock, ret_owner, err);
+    int rc = gw_lock_acquire(h->dir_fd, h->options.state_dir, info, &h->lock, err);
     free(info);
     if (rc == 0)
         gw_log(GW_INFO, "lock.acquired", json_pack("{so}", "path", gw_json_string(h->options.state_dir)),
                "this host owns the state directory");
     return rc;
+}
+
+void gw_boot_say_busy(struct gw_host *h, const char *then)
+{
+    struct gw_holder holder = gw_holder_find(h->dir_fd);
+    json_t *fields = json_pack("{so}", "owner_pid", holder.pid > 0 ? json_integer(holder.pid) : json_null());
+    char who[160] = "another process, which cannot be told from here,";
+    if (holder.elsewhere)
+        (void)snprintf(who, sizeof who, "pid %d in another container or on another machine%s%s", (int)holder.pid,
+                       holder.host[0] != '\0' ? ", host " : "", holder.host);
+    else if (holder.pid > 0)
+        (void)snprintf(who, sizeof who, "pid %d", (int)holder.pid);
+    if (holder.elsewhere)
+        gw_json_set(fields, "owner_host", gw_json_string(holder.host));
+    gw_log(GW_ERROR, "lock.busy", fields, "%s owns '%s' and serves on; %s", who, h->options.state_dir, then);
 }
 
 static void on_lock_timer(uv_timer_t *timer)
@@ -238,8 +272,7 @@ static void on_lock_timer(uv_timer_t *timer)
 void gw_boot_take_lock(struct gw_host *h)
 {
     struct gw_err err = {0};
-    pid_t owner = 0;
-    int rc = gw_boot_acquire(h, &owner, &err);
+    int rc = gw_boot_acquire(h, &err);
     if (rc == 0) {
         with_lock(h);
         return;
@@ -249,9 +282,7 @@ void gw_boot_take_lock(struct gw_host *h)
         return;
     }
     if (rc == -EBUSY)
-        gw_log(GW_ERROR, "lock.busy", json_pack("{si}", "owner_pid", (int)owner),
-               "pid %d owns '%s' and serves on; stop it, or give another --state-dir", (int)owner,
-               h->options.state_dir);
+        gw_boot_say_busy(h, "stop it, or give another --state-dir");
     else
         gw_log(GW_ERROR, "lock.failed", json_pack("{so}", "error", gw_json_string(err.text)), "%s", err.text);
     leave(h, rc == -EBUSY ? GW_EXIT_OWNED : exit_code_of(rc), err.text);

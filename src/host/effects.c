@@ -316,13 +316,15 @@ static void give_up(struct gw_host *h)
 static void reacquire(struct gw_host *h)
 {
     struct gw_err err = {0};
-    pid_t owner = 0;
     h->cannot_serve = false;
     h->succession.lost = (struct gw_err){0};
     (void)gw_restarts_accept(h);
-    int rc = gw_boot_acquire(h, &owner, &err);
+    int rc = gw_boot_acquire(h, &err);
     if (rc < 0) {
-        gw_log(GW_ERROR, "lock.busy", json_pack("{si}", "owner_pid", (int)owner), "%s; this host ends", err.text);
+        if (rc == -EBUSY)
+            gw_boot_say_busy(h, "this host ends");
+        else
+            gw_log(GW_ERROR, "lock.failed", json_pack("{so}", "error", gw_json_string(err.text)), "%s; this host ends", err.text);
         gw_restarts_end(h, "failed", err.text);
         h->exit_code = GW_EXIT_FAILED;
         h->state = GW_EXITED;

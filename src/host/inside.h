@@ -178,7 +178,8 @@ void gw_host_post_stop(struct gw_host *h); /* once; a second one is nothing */
 /* boot.c: from nothing to the first start, and from the last event to nothing. */
 void gw_boot_open(struct gw_host *h); /* a host that cannot even begin is in GW_EXITED after it */
 void gw_boot_take_lock(struct gw_host *h);    /* tries until it has it; then goes on booting */
-int gw_boot_acquire(struct gw_host *h, pid_t *ret_owner, struct gw_err *err);
+int gw_boot_acquire(struct gw_host *h, struct gw_err *err);
+void gw_boot_say_busy(struct gw_host *h, const char *then); /* who owns the state directory, and what comes of it */
 int gw_boot_listen(struct gw_host *h, struct gw_err *err);
 int gw_boot_serve(struct gw_host *h, struct gw_err *err); /* what needs the lock and writes nothing */
 /* What only the owner of the state directory may do. planned: its predecessor still lives, and the record of
