@@ -107,6 +107,22 @@ static bool is_waited_for(void *ud, pid_t pid)
     return gw_child_owns(pid) || pid == h->succession.process.pid;
 }
 
+/* Without a loop or a thread for signals nothing can be done, but go back to the image that this one comes from. */
+static int fail_bare(struct gw_host *h, int code, const char *words)
+{
+    gw_log(GW_ERROR, "app.start_failed", json_pack("{so}", "error", gw_json_string(words)), "%s; nothing was started", words);
+    if (h->options.handover_fd >= 0 && gw_standby_read_file(h, NULL) > 0)
+        gw_reexec_back(h, words);
+    return exit_code_of(code);
+}
+
+int gw_boot_without_loop(struct gw_host *h, int code)
+{
+    char words[160];
+    (void)snprintf(words, sizeof words, "cannot make an event loop: %s", gw_strerror(code));
+    return fail_bare(h, code, words);
+}
+
 void gw_boot_open(struct gw_host *h)
 {
     struct gw_err err = {0};
@@ -115,10 +131,6 @@ void gw_boot_open(struct gw_host *h)
                                       .stop_grace_ms = GW_FORCED_EXIT_MS,
                                       .ud = h};
     gw_watchdog_phase("starting");
-    if (gw_sentry_open(&h->loop, &config, &h->sentry, &err) < 0) {
-        fail_config(h, &err);
-        return;
-    }
     uv_timer_t *timers[] = {&h->work_timer,  &h->start_timer,    &h->close_timer, &h->lock_timer,
                             &h->drain.timer, &h->drain.report, &h->sched_timer, &h->watch_timer,
                             &h->supervision.alive_timer, &h->succession.timer};
@@ -127,7 +139,10 @@ void gw_boot_open(struct gw_host *h)
         timers[i]->data = h;
     }
     gw_restarts_open(h);
-    h->standby.origin_fd = h->standby.control_fd = h->standby.memory_fd = -1;
+    if (gw_sentry_open(&h->loop, &config, &h->sentry, &err) < 0) {
+        leave(h, fail_bare(h, err.code, err.text), err.text);
+        return;
+    }
     if (h->options.handover_fd >= 0 && gw_standby_meet(h, &err) < 0) {
         fail_config(h, &err);
         return;
@@ -374,9 +389,11 @@ int gw_boot_open_work(struct gw_host *h, bool goes_on, struct gw_err *err)
     free(moved);
     if (rc < 0)
         return rc;
-    gw_workload_watch(h);
     h->env.work = h->work;
-    return 0;
+    rc = gw_workload_watch(h, err);
+    if (rc < 0)
+        gw_boot_close_work(h, goes_on);
+    return rc;
 }
 
 void gw_boot_close_work(struct gw_host *h, bool goes_on)

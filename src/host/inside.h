@@ -176,6 +176,7 @@ void gw_host_post(struct gw_host *h, enum gw_event event);
 void gw_host_post_stop(struct gw_host *h); /* once; a second one is nothing */
 
 /* boot.c: from nothing to the first start, and from the last event to nothing. */
+int gw_boot_without_loop(struct gw_host *h, int code); /* there is none: says so, or goes back; the exit code */
 void gw_boot_open(struct gw_host *h); /* a host that cannot even begin is in GW_EXITED after it */
 void gw_boot_take_lock(struct gw_host *h);    /* tries until it has it; then goes on booting */
 int gw_boot_acquire(struct gw_host *h, struct gw_err *err);
@@ -220,6 +221,9 @@ int gw_reexec(struct gw_host *h, const char *path, struct gw_err *err);
 void gw_reexec_back(struct gw_host *h, const char *why); /* nothing when there is no image to go back to */
 
 /* standby.c */
+/* The letters of an image before in the same pid, before anything else is had: with them there is a way back. 0: there
+ * are none. */
+int gw_standby_read_file(struct gw_host *h, struct gw_err *err);
 int gw_standby_meet(struct gw_host *h, struct gw_err *err);
 int gw_standby_get_ready(struct gw_host *h, struct gw_err *err);
 void gw_standby_fail(struct gw_host *h, const char *why);
@@ -339,7 +343,7 @@ void gw_routes_token(struct gw_host *h);
 
 /* workload.c: work/ on this loop */
 extern const struct gw_work_ops gw_workload;
-void gw_workload_watch(struct gw_host *h);
+int gw_workload_watch(struct gw_host *h, struct gw_err *err);
 void gw_workload_unwatch(struct gw_host *h);
 void gw_workload_count_refused(struct gw_host *h);
 void gw_workload_timer(struct gw_host *h);

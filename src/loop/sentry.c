@@ -31,6 +31,10 @@ struct gw_sentry {
     atomic_uint_least64_t stop_deadline; /* our own, until the loop has taken the stop */
     atomic_bool quit;
     pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    atomic_bool pausing; /* wanted; standing: it is so */
+    bool standing;
     pid_t process;
     void (*closed)(void *ud);
     void *closed_ud;
@@ -93,12 +97,28 @@ static void record(struct gw_sentry *s, int kind, const siginfo_t *si)
     atomic_store_explicit(&ring->head, head + 1, memory_order_release);
 }
 
+/* Takes no signal until it may go on: those wait in the kernel. */
+static void stand(struct gw_sentry *s)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    s->standing = true;
+    (void)pthread_cond_broadcast(&s->changed);
+    while (atomic_load(&s->pausing))
+        (void)pthread_cond_wait(&s->changed, &s->lock);
+    s->standing = false;
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
 static void *run(void *arg)
 {
     struct gw_sentry *s = arg;
     (void)pthread_setname_np(pthread_self(), "gwhost-sentry");
     sigset_t set = signal_set(true);
     while (!atomic_load(&s->quit)) {
+        if (atomic_load(&s->pausing)) {
+            stand(s);
+            continue;
+        }
         uint64_t at = atomic_load(&s->deadline), stop = atomic_load(&s->stop_deadline), now = gw_now_ms();
         if (stop < at)
             at = stop;
@@ -145,11 +165,14 @@ static void on_wake(uv_async_t *wake)
     tell(wake->data);
 }
 
-static void begin(struct gw_sentry *s)
+static void on_closed(uv_handle_t *handle)
 {
-    atomic_store(&s->quit, false);
-    int rc = pthread_create(&s->thread, NULL, run, s);
-    gw_assert(rc == 0);
+    struct gw_sentry *s = handle->data;
+    if (s->closed != NULL)
+        s->closed(s->closed_ud);
+    (void)pthread_cond_destroy(&s->changed);
+    (void)pthread_mutex_destroy(&s->lock);
+    free(s);
 }
 
 int gw_sentry_open(uv_loop_t *loop, const struct gw_sentry_config *config, struct gw_sentry **ret_sentry,
@@ -166,7 +189,14 @@ int gw_sentry_open(uv_loop_t *loop, const struct gw_sentry_config *config, struc
         return gw_err_set(err, rc, "cannot watch for signals: %s", gw_strerror(rc));
     }
     s->wake.data = s;
-    begin(s);
+    (void)pthread_mutex_init(&s->lock, NULL);
+    (void)pthread_cond_init(&s->changed, NULL);
+    rc = -pthread_create(&s->thread, NULL, run, s);
+    if (rc < 0) {
+        uv_close((uv_handle_t *)&s->wake, on_closed);
+        return gw_err_set(err, rc, "cannot start the thread that takes signals: %s (a limit of processes: ulimit -u, "
+                          "TasksMax=, pids.max)", gw_strerror(rc));
+    }
     *ret_sentry = s;
     return 0;
 }
@@ -187,25 +217,24 @@ void gw_sentry_taken(struct gw_sentry *s)
     atomic_store(&s->stop_deadline, UINT64_MAX);
 }
 
-static void on_closed(uv_handle_t *handle)
-{
-    struct gw_sentry *s = handle->data;
-    if (s->closed != NULL)
-        s->closed(s->closed_ud);
-    free(s);
-}
-
 void gw_sentry_pause(struct gw_sentry *s)
 {
-    atomic_store(&s->quit, true);
+    // The thread stays: another one might not be had, and this one ends with the image.
+    (void)pthread_mutex_lock(&s->lock);
+    atomic_store(&s->pausing, true);
     poke(s);
-    (void)pthread_join(s->thread, NULL);
+    while (!s->standing)
+        (void)pthread_cond_wait(&s->changed, &s->lock);
+    (void)pthread_mutex_unlock(&s->lock);
     tell(s);
 }
 
 void gw_sentry_resume(struct gw_sentry *s)
 {
-    begin(s);
+    (void)pthread_mutex_lock(&s->lock);
+    atomic_store(&s->pausing, false);
+    (void)pthread_cond_broadcast(&s->changed);
+    (void)pthread_mutex_unlock(&s->lock);
 }
 
 void gw_sentry_close(struct gw_sentry *s, void (*cb)(void *ud), void *ud)

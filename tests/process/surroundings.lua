@@ -90,4 +90,33 @@ for _, limit in ipairs({ 64, 128 }) do
   end)
 end
 
+-- ---- what the system refuses ----
+
+--- A host, or the image after a reexec, whose nth call is refused; strace stays in between and passes its exit code on.
+local function refused(call, why, nth, spec)
+  spec.wrap = { "strace", "-f", "-qq", "-o", "/dev/null", "-e", "signal=none", "-e", "trace=" .. call,
+    "-e", ("inject=%s:error=%s:when=%d"):format(call, why, nth) }
+  return t.start(spec)
+end
+
+for _, case in ipairs({ { "epoll_create1", "EMFILE", 1 }, { "eventfd2", "EMFILE", 1 }, { "eventfd2", "EMFILE", 2 },
+  { "clone3", "EAGAIN", 1 }, { "clone3", "EAGAIN", 2 }, { "timer_create", "EAGAIN", 1 }, { "epoll_ctl", "ENOSPC", 1 },
+  { "flock", "ENOLCK", 1 } }) do
+  t.test(("a first start whose %s is refused with %s says so and exits with 1 (%d)"):format(case[1], case[2], case[3]), function()
+    local host = refused(case[1], case[2], case[3], { ready = false })
+    t.eq(host:wait_exit(), 1)
+    local said
+    for _, e in ipairs(host.events) do said = said or e.level == "error" end
+    t.ok(said, host:log_tail())
+  end)
+end
+
+t.test("an interrupted call is made again", function()
+  for nth = 1, 3 do
+    local host = refused("getrandom", "EINTR", nth, {})
+    host:signal("sigterm")
+    t.eq(host:wait_exit(), 0)
+  end
+end)
+
 t.main()

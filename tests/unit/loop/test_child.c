@@ -197,7 +197,7 @@ static void an_abandoned_child_is_killed_and_says_nothing(void **state)
 static void one_that_nobody_can_wait_for_has_ended_somehow(void **state)
 {
     (void)signal(SIGCHLD, SIG_IGN); // the kernel keeps no end of a child then
-    struct ended e = run("echo out; exit 3", NULL, 100);
+    struct ended e = run("echo out; read go; exit 3", "go\n", 100); // it ends after it is watched
     (void)signal(SIGCHLD, SIG_DFL);
     assert_int_equal(e.calls, 1);
     assert_int_equal(e.exit_code, -1);
