@@ -265,6 +265,7 @@ static int run(struct arguments *a, const char *share)
     a->host.lanes = a->lanes;
     a->host.handover_fd = take_descriptor("GWHOST_HANDOVER");
     a->host.child_nofile = gw_proc_raise_nofile();
+    gw_proc_grow_table(GW_DESCRIPTORS);
     code = gw_host_run(&a->host);
 out:
     free(state);
@@ -278,6 +279,7 @@ out:
 
 int main(int argc, char **argv)
 {
+    gw_proc_fill_stdio();
     struct arguments a = {.format = GW_LOG_TEXT, .level = GW_INFO};
     a.host.defer_timeout_ms = GW_DEFER_TIMEOUT_MS;
     a.host.start_timeout_ms = GW_START_TIMEOUT_MS;

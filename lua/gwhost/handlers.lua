@@ -65,6 +65,9 @@ function handlers.exec(work)
   if result.signal then
     return result, ("ended by signal %d"):format(result.signal)
   end
+  if not result.exit_code then
+    return result, "it has ended, but how is not known: something else in this process has waited for it"
+  end
   if result.exit_code ~= 0 then
     return result, ("exited with %d"):format(result.exit_code)
   end

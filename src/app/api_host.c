@@ -295,8 +295,10 @@ static int push_result(lua_State *L, void *ud)
 {
     const struct gw_child_result *r = ((struct child *)ud)->result;
     lua_createtable(L, 0, 6);
-    lua_pushinteger(L, r->signal != 0 ? r->signal : r->exit_code);
-    lua_setfield(L, -2, r->signal != 0 ? "signal" : "exit_code");
+    if (r->signal != 0 || r->exit_code >= 0) {
+        lua_pushinteger(L, r->signal != 0 ? r->signal : r->exit_code);
+        lua_setfield(L, -2, r->signal != 0 ? "signal" : "exit_code");
+    }
     push_output(L, "stdout", &r->out);
     push_output(L, "stderr", &r->err);
     lua_pushboolean(L, r->out_bytes > r->out.len || r->err_bytes > r->err.len);

@@ -3,6 +3,7 @@
 #include "base/err.h"
 #include "base/str.h"
 
+#include <errno.h>
 #include <openssl/evp.h>
 #include <openssl/sha.h>
 #include <string.h>
@@ -39,7 +40,10 @@ void gw_random_hex(size_t n, char *ret_hex)
 {
     unsigned char bytes[64];
     gw_assert(n <= sizeof bytes);
-    ssize_t got = getrandom(bytes, n, 0);
-    gw_assert(got == (ssize_t)n);
+    for (size_t have = 0; have < n;) {
+        ssize_t got = getrandom(bytes + have, n - have, 0);
+        gw_assert(got > 0 || (got < 0 && errno == EINTR)); // nothing else can be wrong with it
+        have += got > 0 ? (size_t)got : 0;
+    }
     hex(bytes, n, ret_hex);
 }

@@ -245,6 +245,7 @@ static int connect_once(struct gw_client *c, uint64_t deadline_ms, struct gw_err
         disconnect(c);
     else
         c->events = json_array();
+    c->connections += rc == 0;
     return rc;
 }
 

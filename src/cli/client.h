@@ -26,6 +26,7 @@ struct gw_client {
     pid_t pid;         /* of the host that answers */
     char boot_id[40];
     int64_t generation; /* when it was connected to */
+    unsigned connections; /* how many there have been; another number: events may have been missed */
     bool hands_over;   /* the host has said that its next process is ready */
     char refused[32];  /* error code of the last answer that was an error */
     bool follows;      /* set: gw_client_insist asks for events again on a new connection */

@@ -29,11 +29,13 @@ static int refresh(struct gw_client *c, struct gw_progress *p, struct gw_err *er
     return rc;
 }
 
-/* Takes in events until one of that name comes, or the connection is lost (which is news too: 0). */
+/* Takes in events until one of that name comes, or the connection is lost (which is news too: 0), whoever notices it:
+ * what was waited for may have happened before the next one was had. */
 static int wait_for(struct gw_client *c, struct gw_progress *p, const char *name, struct gw_err *err)
 {
     uint64_t refreshed_ms = 0;
-    for (bool found = false; !found;) {
+    unsigned connection = c->connections;
+    for (bool found = false; !found && c->connections == connection;) {
         gw_progress_draw(p);
         json_t *event = NULL;
         int rc = gw_client_event(c, gw_progress_due(p), &event, err);

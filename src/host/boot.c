@@ -3,6 +3,8 @@
 
 #include "loop/child.h"
 #include "loop/reaper.h"
+#include "os/holder.h"
+#include "os/intent.h"
 #include "os/proc.h"
 #include "os/statedir.h"
 
@@ -24,10 +26,14 @@ static json_t *addresses(const struct gw_host *h)
 static char *lock_info(struct gw_host *h)
 {
     struct gw_proc_facts self = {0};
+    char name[65] = "";
     (void)gw_proc_read(getpid(), &self);
+    (void)gethostname(name, sizeof name - 1);
     json_t *o = json_object();
     gw_json_set(o, "pid", json_integer(getpid()));
     gw_json_set(o, "start_time", json_integer((json_int_t)self.start_time));
+    gw_json_set(o, "host", gw_json_string(name));
+    gw_json_set(o, "pid_ns", json_integer((json_int_t)gw_holder_pid_ns()));
     gw_json_set(o, "boot_id", json_string(h->boot_id));
     gw_json_set(o, "created_at", json_integer(gw_wall_ms()));
     gw_json_set(o, "listen", addresses(h));
@@ -66,6 +72,18 @@ static int check_sockets(struct gw_host *h, struct gw_err *err)
     return 0;
 }
 
+/* A supervisor starts what has failed again, and leaves alone what can never work: an option, a policy, an application,
+ * a file as they were given. What the system lacks at the moment is not among these. */
+static int exit_code_of(int code)
+{
+    static const int passing[] = {EAGAIN, EBUSY, EINTR, EIO, EMFILE, ENFILE, ENOMEM, ENOBUFS, ENOSPC, EDQUOT, EROFS, ESTALE,
+                                  ETIMEDOUT, ENOLCK, EADDRINUSE, EADDRNOTAVAIL, ENETDOWN, ENETUNREACH, ESRCH, ECHILD, ETXTBSY};
+    for (size_t i = 0; i < sizeof passing / sizeof *passing; i++)
+        if (code == -passing[i])
+            return GW_EXIT_FAILED;
+    return GW_EXIT_CONFIG;
+}
+
 /* Ends a host that has not begun. */
 static void leave(struct gw_host *h, int code, const char *why)
 {
@@ -80,13 +98,29 @@ static void fail_config(struct gw_host *h, const struct gw_err *err)
 {
     gw_log(GW_ERROR, "app.start_failed", json_pack("{so}", "error", gw_json_string(err->text)),
            "%s; nothing was started", err->text);
-    leave(h, GW_EXIT_CONFIG, err->text);
+    leave(h, exit_code_of(err->code), err->text);
 }
 
 static bool is_waited_for(void *ud, pid_t pid)
 {
     const struct gw_host *h = ud;
     return gw_child_owns(pid) || pid == h->succession.process.pid;
+}
+
+/* Without a loop or a thread for signals nothing can be done, but go back to the image that this one comes from. */
+static int fail_bare(struct gw_host *h, int code, const char *words)
+{
+    gw_log(GW_ERROR, "app.start_failed", json_pack("{so}", "error", gw_json_string(words)), "%s; nothing was started", words);
+    if (h->options.handover_fd >= 0 && gw_standby_read_file(h, NULL) > 0)
+        gw_reexec_back(h, words);
+    return exit_code_of(code);
+}
+
+int gw_boot_without_loop(struct gw_host *h, int code)
+{
+    char words[160];
+    (void)snprintf(words, sizeof words, "cannot make an event loop: %s", gw_strerror(code));
+    return fail_bare(h, code, words);
 }
 
 void gw_boot_open(struct gw_host *h)
@@ -97,10 +131,6 @@ void gw_boot_open(struct gw_host *h)
                                       .stop_grace_ms = GW_FORCED_EXIT_MS,
                                       .ud = h};
     gw_watchdog_phase("starting");
-    if (gw_sentry_open(&h->loop, &config, &h->sentry, &err) < 0) {
-        fail_config(h, &err);
-        return;
-    }
     struct gw_limit *limits[] = {&h->work_limit, &h->start_limit, &h->close_limit, &h->drain.limit, &h->succession.limit};
     for (size_t i = 0; i < sizeof limits / sizeof *limits; i++)
         gw_limit_init(&h->loop, limits[i], h);
@@ -111,7 +141,10 @@ void gw_boot_open(struct gw_host *h)
         timers[i]->data = h;
     }
     gw_restarts_open(h);
-    h->standby.origin_fd = h->standby.control_fd = h->standby.memory_fd = -1;
+    if (gw_sentry_open(&h->loop, &config, &h->sentry, &err) < 0) {
+        leave(h, fail_bare(h, err.code, err.text), err.text);
+        return;
+    }
     if (h->options.handover_fd >= 0 && gw_standby_meet(h, &err) < 0) {
         fail_config(h, &err);
         return;
@@ -129,7 +162,7 @@ void gw_boot_open(struct gw_host *h)
         return;
     }
     if (gw_host_first_policy(h, &err) < 0) {
-        leave(h, GW_EXIT_CONFIG, err.text);
+        leave(h, exit_code_of(err.code), err.text);
         return;
     }
     gw_watchdog_arm(h, UINT64_MAX, "starting", "gateway.stop_shutdown_timeout");
@@ -141,11 +174,11 @@ void gw_boot_open(struct gw_host *h)
     }
 }
 
-/* A start that failed before there was an application: said, and the process ends with code. */
-static void give_up(struct gw_host *h, const struct gw_err *err, int code)
+/* A start that failed before there was an application: said, and the process ends. */
+static void give_up(struct gw_host *h, const struct gw_err *err)
 {
     h->start_err = *err;
-    h->exit_code = code;
+    h->exit_code = exit_code_of(err->code);
     gw_host_post(h, GW_EV_START_FAILED);
 }
 
@@ -197,39 +230,55 @@ int gw_boot_own(struct gw_host *h, bool planned, struct gw_err *err)
     return gw_boot_open_work(h, planned, err);
 }
 
+/* What the host before was told does not mean this one, though it may have the same pid in a new container. */
+static void forget_old_intent(struct gw_host *h)
+{
+    struct gw_err err = {0};
+    int rc = gw_intent_clear_before(h->dir_fd, h->startup_started_at_ms, &err);
+    if (rc > 0)
+        gw_log(GW_WARN, "intent.removed", NULL, "a restart intent that is older than this host was for another one; it is removed");
+    else if (rc < 0)
+        gw_log(GW_WARN, "intent.removed", json_pack("{so}", "error", gw_json_string(err.text)),
+               "a restart intent that is older than this host stays: %s", err.text);
+}
+
 static void with_lock(struct gw_host *h)
 {
     struct gw_err err = {0};
-    int rc = gw_boot_serve(h, &err);
-    if (rc < 0) {
-        give_up(h, &err, h->env.net == NULL ? GW_EXIT_FAILED : GW_EXIT_CONFIG);
-        return;
-    }
-    if (load_token(h, &err) < 0) {
-        give_up(h, &err, GW_EXIT_CONFIG);
-        return;
-    }
-    if (gw_control_open(h, -1, &err) < 0 || gw_boot_own(h, false, &err) < 0) {
-        give_up(h, &err, GW_EXIT_FAILED);
-        return;
-    }
-    if (gw_host_prepare_app(h, &err) < 0) {
-        give_up(h, &err, GW_EXIT_CONFIG);
+    forget_old_intent(h);
+    if (gw_boot_serve(h, &err) < 0 || load_token(h, &err) < 0 || gw_control_open(h, -1, &err) < 0 ||
+        gw_boot_own(h, false, &err) < 0 || gw_host_prepare_app(h, &err) < 0) {
+        give_up(h, &err);
         return;
     }
     gw_host_watch(h);
     gw_effects_run(h, GW_FX_START);
 }
 
-int gw_boot_acquire(struct gw_host *h, pid_t *ret_owner, struct gw_err *err)
+int gw_boot_acquire(struct gw_host *h, struct gw_err *err)
 {
     char *info = lock_info(h);
-    int rc = gw_lock_acquire(h->dir_fd, h->options.state_dir, info, &h->lock, ret_owner, err);
+    int rc = gw_lock_acquire(h->dir_fd, h->options.state_dir, info, &h->lock, err);
     free(info);
     if (rc == 0)
         gw_log(GW_INFO, "lock.acquired", json_pack("{so}", "path", gw_json_string(h->options.state_dir)),
                "this host owns the state directory");
     return rc;
+}
+
+void gw_boot_say_busy(struct gw_host *h, const char *then)
+{
+    struct gw_holder holder = gw_holder_find(h->dir_fd);
+    json_t *fields = json_pack("{so}", "owner_pid", holder.pid > 0 ? json_integer(holder.pid) : json_null());
+    char who[160] = "another process, which cannot be told from here,";
+    if (holder.elsewhere)
+        (void)snprintf(who, sizeof who, "pid %d in another container or on another machine%s%s", (int)holder.pid,
+                       holder.host[0] != '\0' ? ", host " : "", holder.host);
+    else if (holder.pid > 0)
+        (void)snprintf(who, sizeof who, "pid %d", (int)holder.pid);
+    if (holder.elsewhere)
+        gw_json_set(fields, "owner_host", gw_json_string(holder.host));
+    gw_log(GW_ERROR, "lock.busy", fields, "%s owns '%s' and serves on; %s", who, h->options.state_dir, then);
 }
 
 static void on_lock_timer(uv_timer_t *timer)
@@ -240,8 +289,7 @@ static void on_lock_timer(uv_timer_t *timer)
 void gw_boot_take_lock(struct gw_host *h)
 {
     struct gw_err err = {0};
-    pid_t owner = 0;
-    int rc = gw_boot_acquire(h, &owner, &err);
+    int rc = gw_boot_acquire(h, &err);
     if (rc == 0) {
         with_lock(h);
         return;
@@ -251,26 +299,38 @@ void gw_boot_take_lock(struct gw_host *h)
         return;
     }
     if (rc == -EBUSY)
-        gw_log(GW_ERROR, "lock.busy", json_pack("{si}", "owner_pid", (int)owner),
-               "pid %d owns '%s' and serves on; stop it, or give another --state-dir", (int)owner,
-               h->options.state_dir);
+        gw_boot_say_busy(h, "stop it, or give another --state-dir");
     else
         gw_log(GW_ERROR, "lock.failed", json_pack("{so}", "error", gw_json_string(err.text)), "%s", err.text);
-    leave(h, rc == -EBUSY ? GW_EXIT_OWNED : GW_EXIT_FAILED, err.text);
+    leave(h, rc == -EBUSY ? GW_EXIT_OWNED : exit_code_of(rc), err.text);
 }
 
 /* Sockets that a service manager has for us; those that no --listen wants are no longer worth keeping. */
 static int take_passed(struct gw_host *h, struct gw_err *err)
 {
-    char **unwanted = NULL;
+    struct gw_listen_unwanted *unwanted = NULL;
     size_t n = 0;
     int rc = gw_listen_passed(h->options.listen, h->options.listen_count, &h->sockets, &h->socket_count, &unwanted, &n, err);
     for (size_t i = 0; i < n; i++) {
-        gw_supervision_forget(h, unwanted[i]);
-        free(unwanted[i]);
+        gw_log(GW_WARN, "listener.unwanted", json_pack("{so}", "address", gw_json_string(unwanted[i].address)),
+               "%s was passed (LISTEN_FDS) and no --listen asks for it: it is closed", unwanted[i].address);
+        if (unwanted[i].name != NULL)
+            gw_supervision_forget(h, unwanted[i].name);
+        free(unwanted[i].name);
+        free(h->unwanted);
+        h->unwanted = unwanted[i].address;
     }
     free(unwanted);
     return rc;
+}
+
+/* What a socket unit listens on cannot be bound: the words of the two have to agree, and trying again changes nothing. */
+static int blame_passed(const struct gw_host *h, const char *word, int rc, struct gw_err *err)
+{
+    if (rc != -EADDRINUSE || h->unwanted == NULL)
+        return rc;
+    return gw_err_set(err, -EINVAL, "'%.60s' is in use, and %.60s was passed (LISTEN_FDS), which no --listen asks for: give "
+                      "--listen %.60s", word, h->unwanted, h->unwanted);
 }
 
 int gw_boot_listen(struct gw_host *h, struct gw_err *err)
@@ -297,8 +357,10 @@ int gw_boot_listen(struct gw_host *h, struct gw_err *err)
             kept = kept || strcmp(h->sockets[k].word, word) == 0;
         int rc = kept ? 0 : gw_listen_open(word, &h->sockets, &h->socket_count, err);
         if (rc < 0)
-            return rc;
+            return blame_passed(h, word, rc, err);
     }
+    if (first)
+        gw_room_share(h);
     for (size_t i = 0; i < h->socket_count; i++) {
         int rc = gw_net_listen(h->net, h->sockets[i].fd, h->sockets[i].address, err);
         if (rc < 0)
@@ -329,9 +391,11 @@ int gw_boot_open_work(struct gw_host *h, bool goes_on, struct gw_err *err)
     free(moved);
     if (rc < 0)
         return rc;
-    gw_workload_watch(h);
     h->env.work = h->work;
-    return 0;
+    rc = gw_workload_watch(h, err);
+    if (rc < 0)
+        gw_boot_close_work(h, goes_on);
+    return rc;
 }
 
 void gw_boot_close_work(struct gw_host *h, bool goes_on)
@@ -428,6 +492,7 @@ void gw_boot_close(struct gw_host *h)
     json_decref(h->env.kept);
     json_decref(h->continuation);
     free(h->token);
+    free(h->unwanted);
     if (h->dir_fd >= 0)
         (void)close(h->dir_fd);
 }

@@ -4,25 +4,24 @@
  * the number of clients are bounded, and a client that does not read is let go. */
 #include "host/control.h"
 
+#include "os/unixsock.h"
+
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 enum { CLIENTS_MAX = 64, LINE_BYTES = (1 << 20) + 65536, UNSENT_BYTES = 4 << 20, SILENT_MS = 30000 };
 
 struct control {
-    uv_pipe_t server; /* data: the host */
+    uv_pipe_t *server; /* owned, frees itself once it is closed; data: the host */
     char *path;
-    dev_t dev; /* of the socket's file: another host may have put its own there since */
-    ino_t ino;
+    struct gw_unixsock_file file; /* another host may have put its own there since */
     struct gw_control_client *clients;
     unsigned count;
-    bool closed, paused;
+    unsigned servers; /* not closed yet */
+    bool paused;
 };
 
 static void free_client(uv_handle_t *handle)
@@ -249,30 +248,20 @@ void gw_control_tell(struct gw_host *h, const json_t *object)
 
 // ---- life ----
 
-static int bind_socket(const char *path, struct gw_err *err)
+static int bind_socket(struct control *control, struct gw_err *err)
 {
-    struct sockaddr_un un = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof un.sun_path)
-        return gw_err_set(err, -ENAMETOOLONG, "the control socket's path '%s' is longer than %zu bytes: use a shorter "
-                          "--state-dir", path, sizeof un.sun_path - 1);
-    memcpy(un.sun_path, path, strlen(path) + 1);
     // The lock is ours, so whatever is left there belongs to nobody.
-    (void)unlink(path);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    mode_t old = umask(0177); // 0600 from its first moment
-    int rc = fd < 0 || bind(fd, (struct sockaddr *)&un, sizeof un) < 0 || listen(fd, 64) < 0 ? -errno : 0;
-    (void)umask(old);
-    if (rc == 0)
-        return fd;
-    if (fd >= 0)
-        (void)close(fd);
-    return gw_err_set(err, rc, "cannot make the control socket '%s': %s", path, gw_strerror(rc));
+    (void)unlink(control->path);
+    int fd = gw_unixsock_bind(control->path, 0177, 64, &control->file, err);
+    if (fd < 0)
+        (void)gw_err_prefix(err, "the control socket");
+    return fd;
 }
 
 int gw_control_fd(const struct gw_host *h)
 {
     uv_os_fd_t fd;
-    return h->control != NULL && uv_fileno((uv_handle_t *)&h->control->server, &fd) == 0 ? fd : -1;
+    return h->control != NULL && uv_fileno((uv_handle_t *)h->control->server, &fd) == 0 ? fd : -1;
 }
 
 void gw_control_pause(struct gw_host *h, bool paused)
@@ -288,52 +277,74 @@ void gw_control_pause(struct gw_host *h, bool paused)
             (void)uv_read_start((uv_stream_t *)&c->pipe, on_alloc, on_read);
     }
     if (!paused)
-        on_connection((uv_stream_t *)&control->server, 0); // what has come meanwhile
-}
-
-static bool is_own(const struct control *control)
-{
-    struct stat st;
-    return lstat(control->path, &st) == 0 && st.st_dev == control->dev && st.st_ino == control->ino;
+        on_connection((uv_stream_t *)control->server, 0); // what has come meanwhile
 }
 
 bool gw_control_reachable(const struct gw_host *h)
 {
-    return h->control != NULL && is_own(h->control);
-}
-
-int gw_control_open(struct gw_host *h, int fd, struct gw_err *err)
-{
-    char *path = gw_asprintf("%s/control.sock", h->options.state_dir);
-    if (fd < 0)
-        fd = bind_socket(path, err);
-    if (fd < 0) {
-        free(path);
-        return fd;
-    }
-    struct control *control = gw_calloc(1, sizeof *control);
-    control->path = path;
-    h->control = control;
-    struct stat st;
-    if (lstat(path, &st) == 0) {
-        control->dev = st.st_dev;
-        control->ino = st.st_ino;
-    }
-    (void)uv_pipe_init(&h->loop, &control->server, 0);
-    control->server.data = h;
-    int rc = uv_pipe_open(&control->server, fd);
-    if (rc == 0)
-        rc = uv_listen((uv_stream_t *)&control->server, 64, on_connection);
-    if (rc < 0)
-        return gw_err_set(err, rc, "cannot serve the control socket: %s", gw_strerror(rc));
-    gw_log_tap(on_event, h);
-    return 0;
+    return h->control != NULL && gw_unixsock_leads_to(h->control->path, &h->control->file);
 }
 
 static void on_server_closed(uv_handle_t *handle)
 {
     struct gw_host *h = handle->data;
-    h->control->closed = true;
+    h->control->servers--;
+    free(handle);
+}
+
+/* Serves fd from now on; takes it over, also when it fails. */
+static int serve(struct gw_host *h, int fd, struct gw_err *err)
+{
+    struct control *control = h->control;
+    uv_pipe_t *server = gw_calloc(1, sizeof *server), *before = control->server;
+    (void)uv_pipe_init(&h->loop, server, 0);
+    server->data = h;
+    control->servers++;
+    int rc = uv_pipe_open(server, fd);
+    if (rc < 0)
+        (void)close(fd);
+    else
+        rc = uv_listen((uv_stream_t *)server, 64, on_connection);
+    if (rc == 0) {
+        control->server = server;
+        server = before;
+    }
+    if (server != NULL)
+        uv_close((uv_handle_t *)server, on_server_closed);
+    return rc < 0 ? gw_err_set(err, rc, "cannot serve the control socket: %s", gw_strerror(rc)) : 0;
+}
+
+static void free_control(struct gw_host *h)
+{
+    while (h->control->servers > 0)
+        (void)uv_run(&h->loop, UV_RUN_NOWAIT);
+    free(h->control->path);
+    free(h->control);
+    h->control = NULL;
+}
+
+int gw_control_open(struct gw_host *h, int fd, struct gw_err *err)
+{
+    h->control = gw_calloc(1, sizeof *h->control);
+    h->control->path = gw_asprintf("%s/control.sock", h->options.state_dir);
+    if (fd >= 0)
+        h->control->file = gw_unixsock_look(h->control->path);
+    else
+        fd = bind_socket(h->control, err);
+    int rc = fd < 0 ? fd : serve(h, fd, err);
+    if (rc < 0)
+        free_control(h);
+    else
+        gw_log_tap(on_event, h);
+    return rc;
+}
+
+int gw_control_mend(struct gw_host *h, struct gw_err *err)
+{
+    if (h->control == NULL || gw_control_reachable(h))
+        return 0;
+    int fd = bind_socket(h->control, err), rc = fd < 0 ? fd : serve(h, fd, err);
+    return rc < 0 ? rc : 1;
 }
 
 void gw_control_close(struct gw_host *h)
@@ -342,22 +353,18 @@ void gw_control_close(struct gw_host *h)
     if (control == NULL)
         return;
     gw_log_tap(NULL, NULL);
-    if (!h->departed && is_own(control))
-        (void)unlink(control->path);
-    uv_close((uv_handle_t *)&control->server, on_server_closed);
+    if (!h->departed)
+        gw_unixsock_remove(control->path, &control->file);
+    uv_close((uv_handle_t *)control->server, on_server_closed);
     // What was said last is worth a moment: the outcome of the restart or stop that ends this host.
     uint64_t end = gw_now_ms() + 200;
     for (bool waiting = true; waiting && gw_now_ms() < end;) {
-        waiting = !control->closed;
+        waiting = control->servers > 0;
         for (struct gw_control_client *c = control->clients; c != NULL; c = c->next)
             waiting = waiting || uv_stream_get_write_queue_size((uv_stream_t *)&c->pipe) > 0;
         (void)uv_run(&h->loop, UV_RUN_NOWAIT);
     }
     while (control->clients != NULL)
         drop_client(control->clients);
-    while (!control->closed)
-        (void)uv_run(&h->loop, UV_RUN_NOWAIT);
-    h->control = NULL;
-    free(control->path);
-    free(control);
+    free_control(h);
 }

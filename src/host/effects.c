@@ -247,7 +247,6 @@ static void give_up(struct gw_host *h)
 static void reacquire(struct gw_host *h)
 {
     struct gw_err err = {0};
-    pid_t owner = 0;
     h->cannot_serve = false;
     h->succession.lost = (struct gw_err){0};
     (void)gw_restarts_accept(h);
@@ -258,9 +257,12 @@ static void reacquire(struct gw_host *h)
         h->state = GW_EXITED;
         return;
     }
-    int rc = gw_boot_acquire(h, &owner, &err);
+    int rc = gw_boot_acquire(h, &err);
     if (rc < 0) {
-        gw_log(GW_ERROR, "lock.busy", json_pack("{si}", "owner_pid", (int)owner), "%s; this host ends", err.text);
+        if (rc == -EBUSY)
+            gw_boot_say_busy(h, "this host ends");
+        else
+            gw_log(GW_ERROR, "lock.failed", json_pack("{so}", "error", gw_json_string(err.text)), "%s; this host ends", err.text);
         gw_restarts_end(h, "failed", err.text);
         h->exit_code = GW_EXIT_FAILED;
         h->state = GW_EXITED;
@@ -327,6 +329,7 @@ static void announce(struct gw_host *h)
     (void)snprintf(tag, sizeof tag, "%.8s.%u", h->boot_id, h->generation);
     gw_net_tag(h->net, tag);
     gw_standby_arrive(h);
+    gw_names_mend(h);
     gw_ws_each(h->net, adopt_socket, h);
     h->public_http = h->app->public_http;
     gw_work_start(h->work, h->generation);

@@ -47,6 +47,7 @@ json_t *gw_handover_hello(struct gw_host *h, const char *boot_id, const char *pr
         gw_json_set(l, "word", gw_json_string(s->word));
         gw_json_set(l, "inherited", json_boolean(s->inherited));
         gw_json_set(l, "kept", json_boolean(s->kept));
+        gw_json_set(l, "file", json_pack("[II]", (json_int_t)s->file.dev, (json_int_t)s->file.ino));
         (void)json_array_append_new(listeners, l);
         fds->fds[fds->count++] = s->fd;
     }
@@ -213,10 +214,13 @@ int gw_handover_take_hello(struct gw_host *h, struct gw_letter *letter, struct g
         const json_t *l = json_array_get(listeners, i);
         const char *word = json_string_value(json_object_get(l, "word"));
         const char *address = json_string_value(json_object_get(l, "address"));
+        const json_t *file = json_object_get(l, "file");
+        struct gw_unixsock_file known = {.dev = (dev_t)json_integer_value(json_array_get(file, 0)),
+                                         .ino = (ino_t)json_integer_value(json_array_get(file, 1))};
         int rc = word == NULL || address == NULL
                      ? gw_err_set(err, -EPROTO, "a listening socket has no name")
                      : gw_listen_adopt(fds[lock_fds + i], word, address, json_is_true(json_object_get(l, "inherited")),
-                                       &h->sockets, &h->socket_count, err);
+                                       &known, &h->sockets, &h->socket_count, err);
         if (rc < 0)
             return rc;
         fds[lock_fds + i] = -1;

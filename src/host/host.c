@@ -54,13 +54,17 @@ int gw_host_run(const struct gw_host_options *options)
 {
     struct gw_host *h = gw_calloc(1, sizeof *h);
     h->options = *options;
-    h->dir_fd = -1;
+    h->dir_fd = h->standby.origin_fd = h->standby.control_fd = h->standby.memory_fd = -1;
     h->booted_ms = gw_now_ms();
     h->startup_started_at_ms = h->state_since_ms = gw_wall_ms();
     gw_random_hex(16, h->boot_id);
     gw_log_identity(h->boot_id);
-    int rc = uv_loop_init(&h->loop);
-    gw_assert(rc == 0);
+    int code, rc = uv_loop_init(&h->loop);
+    if (rc < 0) {
+        code = gw_boot_without_loop(h, rc);
+        free(h);
+        return code;
+    }
     gw_boot_open(h);
     // Nothing but this loop runs effects, so states end and begin with no frame of libuv or Lua below.
     while (h->state != GW_EXITED) {
@@ -70,7 +74,7 @@ int gw_host_run(const struct gw_host_options *options)
             (void)uv_run(&h->loop, UV_RUN_DEFAULT);
     }
     gw_boot_close(h);
-    int code = h->exit_code;
+    code = h->exit_code;
     free(h);
     return code;
 }

@@ -11,6 +11,9 @@
 /* Exit codes, as the contract has them. */
 enum { GW_EXIT_OK = 0, GW_EXIT_FAILED = 1, GW_EXIT_USAGE = 2, GW_EXIT_OWNED = 75, GW_EXIT_CONFIG = 78 };
 
+/* The most that a host uses: its clients' and a reserve for all else (room.c). */
+enum { GW_DESCRIPTORS = 10000 + 512 };
+
 /* The command line of `gwhost run`; paths absolute; borrowed by gw_host_run(). */
 struct gw_host_options {
     const char *version;

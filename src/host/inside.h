@@ -130,6 +130,7 @@ struct gw_host {
     struct supervision supervision;
     struct gw_listen_socket *sockets;
     size_t socket_count;
+    char *unwanted;          /* owned; an address that was passed and that no --listen asks for; NULL: none */
 
     struct gw_sentry *sentry;
     struct gw_net *net;
@@ -181,9 +182,11 @@ void gw_host_post(struct gw_host *h, enum gw_event event); /* one that waits alr
 void gw_host_post_stop(struct gw_host *h); /* once; a second one is nothing */
 
 /* boot.c: from nothing to the first start, and from the last event to nothing. */
+int gw_boot_without_loop(struct gw_host *h, int code); /* there is none: says so, or goes back; the exit code */
 void gw_boot_open(struct gw_host *h); /* a host that cannot even begin is in GW_EXITED after it */
 void gw_boot_take_lock(struct gw_host *h);    /* tries until it has it; then goes on booting */
-int gw_boot_acquire(struct gw_host *h, pid_t *ret_owner, struct gw_err *err);
+int gw_boot_acquire(struct gw_host *h, struct gw_err *err);
+void gw_boot_say_busy(struct gw_host *h, const char *then); /* who owns the state directory, and what comes of it */
 int gw_boot_listen(struct gw_host *h, struct gw_err *err);
 int gw_boot_serve(struct gw_host *h, struct gw_err *err); /* what needs the lock and writes nothing */
 /* What only the owner of the state directory may do. planned: its predecessor still lives, and the record of
@@ -231,6 +234,9 @@ int gw_reexec(struct gw_host *h, const char *path, struct gw_err *err);
 void gw_reexec_back(struct gw_host *h, const char *why); /* nothing when there is no image to go back to */
 
 /* standby.c */
+/* The letters of an image before in the same pid, before anything else is had: with them there is a way back. 0: there
+ * are none. */
+int gw_standby_read_file(struct gw_host *h, struct gw_err *err);
 int gw_standby_meet(struct gw_host *h, struct gw_err *err);
 int gw_standby_get_ready(struct gw_host *h, struct gw_err *err);
 void gw_standby_fail(struct gw_host *h, const char *why);
@@ -303,6 +309,8 @@ void gw_history_keep(struct gw_host *h, const struct gw_restart *r);
 int gw_control_open(struct gw_host *h, int fd, struct gw_err *err); /* fd: the predecessor's, or -1 */
 int gw_control_fd(const struct gw_host *h); /* -1: there is none */
 bool gw_control_reachable(const struct gw_host *h); /* its path leads to it still */
+/* Binds its path anew where that does not lead to it any more; who is connected stays. 1: it was so. */
+int gw_control_mend(struct gw_host *h, struct gw_err *err);
 void gw_control_pause(struct gw_host *h, bool paused); /* requests wait in the kernel */
 void gw_control_close(struct gw_host *h);
 void gw_control_tell(struct gw_host *h, const json_t *object); /* to those who follow */
@@ -343,13 +351,20 @@ char *gw_metrics(struct gw_host *h);
 void gw_publish_state(struct gw_host *h, enum gw_state from);
 void gw_publish_task(void *host, const struct gw_task *task);
 
+/* names.c: the names on disk that lead to us */
+void gw_names_mend(struct gw_host *h);
+
+/* room.c: descriptors */
+void gw_room_share(struct gw_host *h); /* once the listening sockets are known */
+void gw_room_accepting(void *host, bool paused, int code); /* for gw_routes */
+
 /* routes.c */
 extern const struct gw_net_ops gw_routes;
 void gw_routes_token(struct gw_host *h);
 
 /* workload.c: work/ on this loop */
 extern const struct gw_work_ops gw_workload;
-void gw_workload_watch(struct gw_host *h);
+int gw_workload_watch(struct gw_host *h, struct gw_err *err);
 void gw_workload_unwatch(struct gw_host *h);
 void gw_workload_count_refused(struct gw_host *h);
 void gw_workload_timer(struct gw_host *h);

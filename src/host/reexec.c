@@ -190,12 +190,14 @@ void gw_reexec_back(struct gw_host *h, const char *why)
     keep_only(s->kept_fds, s->kept_count);
     keep_open(&s->memory_fd, 1, true);
     (void)setenv("GWHOST_WENT_BACK", why, 1);
-    gw_sentry_pause(h->sentry);
+    if (h->sentry != NULL)
+        gw_sentry_pause(h->sentry);
     if (h->stops)
         (void)kill(getpid(), SIGTERM); // it was told here, and is told again there
     lower_nofile(h);
     int rc = become(s->origin_fd, NULL, h->options.argv, s->memory_fd);
-    gw_sentry_resume(h->sentry);
+    if (h->sentry != NULL)
+        gw_sentry_resume(h->sentry);
     s->origin_fd = -1;
     gw_log(GW_ERROR, "respawn.failed", json_pack("{ss}", "error", gw_strerror(rc)),
            "there is no way back; this process ends");

@@ -231,4 +231,5 @@ const struct gw_net_ops gw_routes = {.request = on_request,
                                      .request_gone = on_request_gone,
                                      .ws_message = on_ws_message,
                                      .ws_closed = on_ws_closed,
-                                     .stream_closed = on_stream_closed};
+                                     .stream_closed = on_stream_closed,
+                                     .accepting = gw_room_accepting};

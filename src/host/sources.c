@@ -85,6 +85,8 @@ int gw_host_reload_policy(struct gw_host *h, const char *because, struct gw_err 
                "safe mode: the built-in policy stays in force until 'gwhost restart' leaves it");
         return -EPERM;
     }
+    if (by_hand)
+        gw_names_mend(h); // also what else an operator may want put right
     gw_supervision_reloading(h);
     int rc = gw_policy_load(h->options.policy, h->options.lua_dir, &fresh, &own);
     if (rc < 0) {

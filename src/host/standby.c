@@ -226,28 +226,38 @@ static int read_file(struct standby *s, struct gw_err *err)
 
 // ---- the way ----
 
+int gw_standby_read_file(struct gw_host *h, struct gw_err *err)
+{
+    struct standby *s = &h->standby;
+    struct stat st;
+    const char *back = getenv("GWHOST_WENT_BACK");
+    s->went_back = gw_strdup(back);
+    (void)unsetenv("GWHOST_WENT_BACK");
+    if (fstat(h->options.handover_fd, &st) < 0)
+        return gw_err_set(err, -EBADF, "GWHOST_HANDOVER names no open descriptor; it is not for people to set");
+    if (!S_ISREG(st.st_mode))
+        return 0;
+    s->memory_fd = h->options.handover_fd;
+    (void)fcntl(s->memory_fd, F_SETFD, FD_CLOEXEC);
+    int rc = read_file(s, err);
+    if (rc == 0)
+        rc = look_through(s, err);
+    return rc < 0 ? rc : 1;
+}
+
 int gw_standby_meet(struct gw_host *h, struct gw_err *err)
 {
     static const struct gw_channel_ops ops = {.received = received, .acknowledged = acknowledged, .ended = ended};
     struct standby *s = &h->standby;
-    struct stat st;
-    int fd = h->options.handover_fd;
-    const char *back = getenv("GWHOST_WENT_BACK");
     s->active = true;
-    s->origin_fd = s->control_fd = s->memory_fd = -1;
-    s->went_back = gw_strdup(back);
-    (void)unsetenv("GWHOST_WENT_BACK");
     h->state = GW_STANDING_BY;
-    if (fstat(fd, &st) < 0)
-        return gw_err_set(err, -EBADF, "GWHOST_HANDOVER names no open descriptor; it is not for people to set");
-    if (S_ISREG(st.st_mode)) {
-        s->memory_fd = fd;
-        (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
-        if (read_file(s, err) < 0 || look_through(s, err) < 0)
-            return err->code;
+    int rc = gw_standby_read_file(h, err);
+    if (rc < 0)
+        return rc;
+    if (rc > 0) {
         (void)take_from_file(h);
     } else {
-        if (gw_channel_open(&h->loop, fd, &ops, h, &s->channel, err) < 0)
+        if (gw_channel_open(&h->loop, h->options.handover_fd, &ops, h, &s->channel, err) < 0)
             return err->code;
         (void)gw_channel_wait(s->channel, HELLO_MS);
     }

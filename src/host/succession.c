@@ -263,7 +263,7 @@ static void on_checked(void *ud, struct gw_child *child, const struct gw_child_r
     const char *said = result->out.data != NULL ? result->out.data : "";
     int contract = 0;
     s->check = NULL;
-    if (result->exit_code != 0) {
+    if (result->signal != 0 || result->exit_code > 0) { // of one whose end is not known counts what it said
         fail(h, -ENOEXEC, "'%.100s --version' %s %d", s->program,
              result->signal != 0 ? "was ended by signal" : "exited with",
              result->signal != 0 ? result->signal : result->exit_code);

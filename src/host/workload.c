@@ -135,13 +135,18 @@ static void on_readable(uv_poll_t *poll, int status, int events)
     gw_workload_timer(h);
 }
 
-void gw_workload_watch(struct gw_host *h)
+int gw_workload_watch(struct gw_host *h, struct gw_err *err)
 {
-    h->work_poll = gw_calloc(1, sizeof *h->work_poll);
-    int rc = uv_poll_init(&h->loop, h->work_poll, gw_work_fd(h->work));
-    gw_assert(rc == 0);
-    h->work_poll->data = h;
-    (void)uv_poll_start(h->work_poll, UV_READABLE, on_readable);
+    uv_poll_t *poll = gw_calloc(1, sizeof *poll);
+    int rc = uv_poll_init(&h->loop, poll, gw_work_fd(h->work));
+    if (rc < 0) {
+        free(poll);
+        return gw_err_set(err, rc, "cannot watch the task store: %s", gw_strerror(rc));
+    }
+    poll->data = h;
+    h->work_poll = poll;
+    (void)uv_poll_start(poll, UV_READABLE, on_readable);
+    return 0;
 }
 
 static void on_unwatched(uv_handle_t *handle)

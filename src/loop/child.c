@@ -146,11 +146,13 @@ static void on_ended(uv_poll_t *poll, int status, int events)
     if (c->ending || c->abandoned)
         (void)kill(-c->pid, SIGKILL);
     siginfo_t si = {0};
-    if (waitid((idtype_t)WAIT_PIDFD, (id_t)c->process.fd, &si, WEXITED | WNOHANG) < 0 || si.si_pid == 0)
+    int rc = waitid((idtype_t)WAIT_PIDFD, (id_t)c->process.fd, &si, WEXITED | WNOHANG);
+    bool known = rc == 0 && si.si_pid != 0, exited = known && si.si_code == CLD_EXITED;
+    if (!known && (rc == 0 || errno != ECHILD))
         return;
     is_reaped(c);
-    c->result.exit_code = si.si_code == CLD_EXITED ? si.si_status : -1;
-    c->result.signal = si.si_code == CLD_EXITED ? 0 : si.si_status;
+    c->result.exit_code = exited ? si.si_status : -1;
+    c->result.signal = exited || !known ? 0 : si.si_status;
     // What is in the pipes still counts; whoever else holds them does not.
     if (c->out.fd >= 0)
         (void)read_some(c, &c->out);
@@ -254,15 +256,35 @@ static int lift(int fd)
     return higher;
 }
 
-static void watch(struct gw_child *c, struct end *e, int fd, int events, uv_poll_cb cb)
+/* Takes *io_fd over once it is watched. */
+static int watch(struct gw_child *c, struct end *e, int *io_fd, int events, uv_poll_cb cb)
 {
-    e->fd = fd;
-    int rc = uv_poll_init(c->loop, &e->poll, fd);
-    gw_assert(rc == 0); // pipes and pidfds can always be polled
+    int rc = uv_poll_init(c->loop, &e->poll, *io_fd); // there may be too much that is watched already
+    if (rc < 0)
+        return rc;
+    e->fd = *io_fd;
+    *io_fd = -1;
     e->poll.data = c;
     c->handles++;
-    rc = uv_poll_start(&e->poll, events, cb);
-    gw_assert(rc == 0);
+    return uv_poll_start(&e->poll, events, cb);
+}
+
+/* It runs, but cannot be watched: ends it. The memory goes once its handles are closed. */
+static void give_up(struct gw_child *c)
+{
+    c->abandoned = true;
+    (void)kill(-c->pid, SIGKILL);
+    while (waitpid(c->pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+    is_reaped(c);
+    if (c->handles == 0) {
+        finish(c);
+        return;
+    }
+    close_end(&c->in);
+    close_end(&c->out);
+    close_end(&c->err);
+    close_end(&c->process);
 }
 
 int gw_child_spawn(uv_loop_t *loop, const struct gw_child_spec *spec, gw_child_cb *cb, void *ud,
@@ -313,17 +335,24 @@ int gw_child_spawn(uv_loop_t *loop, const struct gw_child_spec *spec, gw_child_c
     struct gw_child *c = gw_calloc(1, sizeof *c);
     *c = (struct gw_child){.loop = loop, .pid = pid, .keep = spec->keep_bytes, .cb = cb, .ud = ud, .next = unreaped};
     unreaped = c;
-    c->in.fd = -1;
+    c->in.fd = c->out.fd = c->err.fd = c->process.fd = -1;
     (void)fcntl(out[0], F_SETFL, O_NONBLOCK);
     (void)fcntl(errp[0], F_SETFL, O_NONBLOCK);
-    watch(c, &c->out, out[0], UV_READABLE, on_readable);
-    watch(c, &c->err, errp[0], UV_READABLE, on_readable);
-    watch(c, &c->process, pidfd, UV_READABLE, on_ended);
-    if (spec->input != NULL) {
+    rc = watch(c, &c->out, &out[0], UV_READABLE, on_readable);
+    if (rc == 0)
+        rc = watch(c, &c->err, &errp[0], UV_READABLE, on_readable);
+    if (rc == 0)
+        rc = watch(c, &c->process, &pidfd, UV_READABLE, on_ended);
+    if (rc == 0 && spec->input != NULL) {
         (void)fcntl(in[1], F_SETFL, O_NONBLOCK);
         c->input = gw_memdup0(spec->input, spec->input_bytes);
         c->input_bytes = spec->input_bytes;
-        watch(c, &c->in, in[1], UV_WRITABLE, on_writable);
+        rc = watch(c, &c->in, &in[1], UV_WRITABLE, on_writable);
+    }
+    if (rc < 0) {
+        give_up(c);
+        rc = gw_err_set(err, rc, "cannot watch '%s': %s", spec->argv[0], gw_strerror(rc));
+        goto fail;
     }
     (void)uv_timer_init(loop, &c->kill_timer);
     c->kill_timer.data = c;
@@ -343,6 +372,8 @@ fail:
             if (fds[k] >= 0)
                 (void)close(fds[k]);
     }
+    if (pidfd >= 0)
+        (void)close(pidfd);
     free(env);
     return rc;
 }

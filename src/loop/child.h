@@ -26,8 +26,8 @@ struct gw_child_spec {
 };
 
 struct gw_child_result {
-    int exit_code;             /* -1 when a signal ended it */
-    int signal;                /* 0 when it exited */
+    int exit_code;             /* -1 when a signal ended it, or somebody else has waited for it */
+    int signal;                /* 0 when it exited, or somebody else has waited for it */
     struct gw_buf out, err;    /* the last keep_bytes of each */
     uint64_t out_bytes, err_bytes; /* all that it printed */
 };

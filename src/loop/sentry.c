@@ -38,6 +38,10 @@ struct gw_sentry {
     atomic_int heir;                     /* a pidfd that is the loop's; -1: none */
     atomic_bool quit;
     pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    atomic_bool pausing; /* wanted; standing: it is so */
+    bool standing;
     pid_t process;
     void (*closed)(void *ud);
     void *closed_ud;
@@ -60,13 +64,26 @@ static sigset_t signal_set(bool with_nudge)
     return set;
 }
 
+/* What whoever started us has set is not ours: an ignored SIGCHLD would take the ends of children away. A terminal's
+ * stops stay as they are; what is blocked here for the sentry is never ignored. */
+static bool is_kept(int sig)
+{
+    return sig == SIGKILL || sig == SIGSTOP || sig == SIGTSTP || sig == SIGTTIN || sig == SIGTTOU || sig == SIGQUIT;
+}
+
 int gw_sentry_block(struct gw_err *err)
 {
     sigset_t set = signal_set(true);
-    int rc = pthread_sigmask(SIG_BLOCK, &set, NULL);
+    // Exactly these: they are never let through in between, for one that waits is somebody's wish.
+    int rc = pthread_sigmask(SIG_SETMASK, &set, NULL);
     if (rc != 0)
         return gw_err_set(err, -rc, "cannot block signals: %s", gw_strerror(rc));
+    struct sigaction is;
+    for (int sig = 1; sig < NSIG; sig++)
+        if (!is_kept(sig) && sigaction(sig, NULL, &is) == 0 && is.sa_handler == SIG_IGN)
+            (void)signal(sig, SIG_DFL);
     (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGXFSZ, SIG_IGN);
     return 0;
 }
 
@@ -153,6 +170,18 @@ static void take(struct gw_sentry *s, struct watch *w, int sig, const siginfo_t 
     (void)uv_async_send(&s->wake);
 }
 
+/* Takes no signal until it may go on: those wait in the kernel. */
+static void stand(struct gw_sentry *s)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    s->standing = true;
+    (void)pthread_cond_broadcast(&s->changed);
+    while (atomic_load(&s->pausing))
+        (void)pthread_cond_wait(&s->changed, &s->lock);
+    s->standing = false;
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
 static void *run(void *arg)
 {
     struct gw_sentry *s = arg;
@@ -160,6 +189,10 @@ static void *run(void *arg)
     (void)pthread_setname_np(pthread_self(), "gwhost-sentry");
     sigset_t set = signal_set(true);
     while (!atomic_load(&s->quit)) {
+        if (atomic_load(&s->pausing)) {
+            stand(s);
+            continue;
+        }
         bool stop;
         siginfo_t si;
         uint64_t until = nearest(s, &stop);
@@ -194,11 +227,14 @@ static void on_wake(uv_async_t *wake)
     tell(wake->data);
 }
 
-static void begin(struct gw_sentry *s)
+static void on_closed(uv_handle_t *handle)
 {
-    atomic_store(&s->quit, false);
-    int rc = pthread_create(&s->thread, NULL, run, s);
-    gw_assert(rc == 0);
+    struct gw_sentry *s = handle->data;
+    if (s->closed != NULL)
+        s->closed(s->closed_ud);
+    (void)pthread_cond_destroy(&s->changed);
+    (void)pthread_mutex_destroy(&s->lock);
+    free(s);
 }
 
 int gw_sentry_open(uv_loop_t *loop, const struct gw_sentry_config *config, struct gw_sentry **ret_sentry,
@@ -216,7 +252,14 @@ int gw_sentry_open(uv_loop_t *loop, const struct gw_sentry_config *config, struc
         return gw_err_set(err, rc, "cannot watch for signals: %s", gw_strerror(rc));
     }
     s->wake.data = s;
-    begin(s);
+    (void)pthread_mutex_init(&s->lock, NULL);
+    (void)pthread_cond_init(&s->changed, NULL);
+    rc = -pthread_create(&s->thread, NULL, run, s);
+    if (rc < 0) {
+        uv_close((uv_handle_t *)&s->wake, on_closed);
+        return gw_err_set(err, rc, "cannot start the thread that takes signals: %s (a limit of processes: ulimit -u, "
+                          "TasksMax=, pids.max)", gw_strerror(rc));
+    }
     *ret_sentry = s;
     return 0;
 }
@@ -249,25 +292,24 @@ void gw_sentry_taken(struct gw_sentry *s)
     atomic_store(&s->stop_deadline, UINT64_MAX);
 }
 
-static void on_closed(uv_handle_t *handle)
-{
-    struct gw_sentry *s = handle->data;
-    if (s->closed != NULL)
-        s->closed(s->closed_ud);
-    free(s);
-}
-
 void gw_sentry_pause(struct gw_sentry *s)
 {
-    atomic_store(&s->quit, true);
+    // The thread stays: another one might not be had, and this one ends with the image.
+    (void)pthread_mutex_lock(&s->lock);
+    atomic_store(&s->pausing, true);
     poke(s);
-    (void)pthread_join(s->thread, NULL);
+    while (!s->standing)
+        (void)pthread_cond_wait(&s->changed, &s->lock);
+    (void)pthread_mutex_unlock(&s->lock);
     tell(s);
 }
 
 void gw_sentry_resume(struct gw_sentry *s)
 {
-    begin(s);
+    (void)pthread_mutex_lock(&s->lock);
+    atomic_store(&s->pausing, false);
+    (void)pthread_cond_broadcast(&s->changed);
+    (void)pthread_mutex_unlock(&s->lock);
 }
 
 void gw_sentry_close(struct gw_sentry *s, void (*cb)(void *ud), void *ud)

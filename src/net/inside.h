@@ -139,8 +139,7 @@ struct gw_listener {
     struct gw_list link;
     struct gw_net *net; /* borrowed */
     uv_poll_t poll;
-    int fd;     /* owned, a dup */
-    int origin; /* what it is a dup of, which may be closed by now: a name */
+    int fd; /* owned, a dup */
     bool unix_socket;
 };
 
@@ -161,6 +160,8 @@ struct gw_net {
     struct gw_list listeners;
     struct gw_timed accept_pause;
     bool accept_full; /* paused because limits.connections are open */
+    bool full_said;   /* that newcomers wait, when full_open were open */
+    unsigned full_open;
 
     struct gw_list conns;
     struct gw_list in_hand;      /* requests with the owner */

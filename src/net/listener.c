@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static void on_readable(uv_poll_t *poll, int status, int events);
@@ -27,14 +28,37 @@ void gw_listener_repoll(struct gw_net *net)
     }
 }
 
+/* That there is no room is said once, until there is clearly some: who comes and goes at the edge is no news. */
+static void say_full(struct gw_net *net, int code)
+{
+    if (net->full_said)
+        return;
+    net->full_said = true;
+    net->full_open = net->counts.open;
+    if (net->ops.accepting != NULL)
+        net->ops.accepting(net->ud, true, code);
+}
+
+static void say_room(struct gw_net *net)
+{
+    unsigned quarter = net->full_open / 4, open = net->counts.open;
+    bool at_edge = open > net->full_open - quarter && open <= net->full_open + quarter + ACCEPTS_A_TURN;
+    if (!net->full_said || at_edge || gw_list_empty(&net->listeners))
+        return;
+    net->full_said = false;
+    if (net->ops.accepting != NULL)
+        net->ops.accepting(net->ud, false, 0);
+}
+
 /* Takes one connection. False when there is none, or no room for it: it then waits in the kernel's queue,
  * which loses nobody and costs nothing, where a 503 would take a descriptor to send away a client that
  * comes back at once. It is served when a connection has gone. */
 static bool accept_one(struct gw_listener *listener, bool beyond_limit)
 {
     struct gw_net *net = listener->net;
-    if (!beyond_limit && net->counts.open >= net->limits.connections) {
+    if (net->counts.open >= net->limits.connections + (beyond_limit ? net->limits.beyond : 0)) {
         net->accept_full = true;
+        say_full(net, 0);
         gw_listener_repoll(net);
         return false;
     }
@@ -45,6 +69,7 @@ static bool accept_one(struct gw_listener *listener, bool beyond_limit)
         if (listener->unix_socket)
             peer.ss_family = AF_UNIX; // the kernel gives no name to clients of a unix socket
         (void)gw_conn_adopt(net, fd, &peer);
+        say_room(net);
         return true;
     }
     switch (errno) {
@@ -62,6 +87,7 @@ static bool accept_one(struct gw_listener *listener, bool beyond_limit)
     case ENOPROTOOPT:
         return true;
     default: // no descriptors, no memory, or a socket that somebody has shut down: trying at once would spin
+        say_full(net, -errno);
         gw_timeout_set(net, &net->accept_pause, GW_TO_ACCEPT);
         gw_listener_repoll(net);
         return false;
@@ -76,16 +102,24 @@ static void on_readable(uv_poll_t *poll, int status, int events)
             return;
 }
 
+static void accept_all(struct gw_listener *listener)
+{
+    for (unsigned i = 0; i < listener->net->limits.beyond && accept_one(listener, true); i++)
+        ;
+}
+
 void gw_listener_accept_all(struct gw_net *net)
 {
     for (struct gw_list *l = net->listeners.next; l != &net->listeners; l = l->next)
-        for (int i = 0; i < 65536 && accept_one(gw_container(l, struct gw_listener, link), true); i++)
-            ; // more than any queue holds, and still an end
+        accept_all(gw_container(l, struct gw_listener, link));
 }
 
 void gw_listener_room(struct gw_net *net)
 {
-    if (!net->accept_full || net->closing)
+    if (net->closing)
+        return;
+    say_room(net);
+    if (!net->accept_full)
         return;
     net->accept_full = false;
     gw_listener_repoll(net);
@@ -121,7 +155,6 @@ int gw_net_listen(struct gw_net *net, int fd, const char *address, struct gw_err
     struct gw_listener *listener = gw_calloc(1, sizeof *listener);
     listener->net = net;
     listener->fd = copy;
-    listener->origin = fd;
     listener->unix_socket = name.ss_family == AF_UNIX;
     int r = uv_poll_init(net->loop, &listener->poll, copy);
     if (r < 0) {
@@ -161,13 +194,36 @@ void gw_net_unlisten(struct gw_net *net)
         unlisten(gw_container(net->listeners.next, struct gw_listener, link));
 }
 
+/* A dup is the same socket, whatever its number. */
+static bool is_copy_of(const struct gw_listener *listener, int fd)
+{
+    struct stat socket, copy;
+    return fstat(fd, &socket) == 0 && fstat(listener->fd, &copy) == 0 && copy.st_ino == socket.st_ino &&
+           copy.st_dev == socket.st_dev;
+}
+
 void gw_net_unlisten_one(struct gw_net *net, int fd)
 {
-    for (struct gw_list *l = net->listeners.next; l != &net->listeners; l = l->next) {
+    for (struct gw_list *l = net->listeners.next, *next; l != &net->listeners; l = next) {
         struct gw_listener *listener = gw_container(l, struct gw_listener, link);
-        if (listener->origin != fd)
-            continue;
-        unlisten(listener);
-        return;
+        next = l->next;
+        if (is_copy_of(listener, fd))
+            unlisten(listener);
     }
+}
+
+int gw_net_replace(struct gw_net *net, int old_fd, int new_fd, const char *address, struct gw_err *err)
+{
+    int rc = gw_net_listen(net, new_fd, address, err);
+    if (rc < 0)
+        return rc;
+    for (struct gw_list *l = net->listeners.next, *next; l != &net->listeners; l = next) {
+        struct gw_listener *listener = gw_container(l, struct gw_listener, link);
+        next = l->next;
+        if (!is_copy_of(listener, old_fd))
+            continue;
+        accept_all(listener);
+        unlisten(listener);
+    }
+    return 0;
 }

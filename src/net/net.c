@@ -13,6 +13,7 @@ struct gw_net_limits gw_net_limits_default(void)
         .header_bytes = 16384,
         .body_bytes = 1048576,
         .connections = 10000,
+        .beyond = 65536, // more than any queue holds
         .header_ms = 10000,
         .body_ms = 30000,
         .idle_ms = 75000,
@@ -158,6 +159,12 @@ void gw_net_close(struct gw_net *net, void (*cb)(void *ud), void *ud)
     gw_ready_cancel(&net->wind_down.ready);
     uv_close((uv_handle_t *)&net->idle, own_handle_closed);
     uv_close((uv_handle_t *)&net->deadlines.timer, own_handle_closed);
+}
+
+void gw_net_limit(struct gw_net *net, unsigned connections, unsigned beyond)
+{
+    net->limits.connections = connections;
+    net->limits.beyond = beyond;
 }
 
 void gw_net_tag(struct gw_net *net, const char *tag)

@@ -59,12 +59,16 @@ struct gw_net_ops {
     /* Both may be NULL: after an -EAGAIN, once the client has taken half of what waited. */
     void (*stream_ready)(void *ud, struct gw_stream *stream);
     void (*ws_ready)(void *ud, struct gw_ws *ws);
+    /* May be NULL. Newcomers wait in the kernel's queue: code 0, limits.connections are open, else why none can be
+     * taken; or they do not any more. Said once, and again only after there was clearly room. */
+    void (*accepting)(void *ud, bool paused, int code);
 };
 
 /* Milliseconds and bytes; gw_net_limits_default() has the contract's numbers. */
 struct gw_net_limits {
     unsigned header_bytes, body_bytes;          /* 16 KiB, 1 MiB */
     unsigned connections;                       /* 10,000 */
+    unsigned beyond;                            /* so many more of those who wait when accepting ends; 65,536 */
     unsigned header_ms, body_ms, idle_ms, write_ms; /* 10 s, 30 s, 75 s, 30 s without progress */
     unsigned held, held_ms;                     /* 1,024 requests, 5 s; then 503 */
     unsigned ws_message_bytes;                  /* 1 MiB; more ends it with 1009 */
@@ -90,8 +94,13 @@ void gw_net_close(struct gw_net *net, void (*cb)(void *ud), void *ud);
 /* Serves fd, which is bound and listening and stays the caller's: net uses a CLOEXEC dup of its own.
  * address is for the logs. Accepting never stops until gw_net_unlisten(). */
 int gw_net_listen(struct gw_net *net, int fd, const char *address, struct gw_err *err);
+/* Serves new_fd in place of old_fd, whose queue is taken first. */
+int gw_net_replace(struct gw_net *net, int old_fd, int new_fd, const char *address, struct gw_err *err);
 void gw_net_unlisten(struct gw_net *net); /* all of them; connections stay */
 void gw_net_unlisten_one(struct gw_net *net, int fd); /* what gw_net_listen() was given */
+
+/* How many connections there may be from now on; see struct gw_net_limits. */
+void gw_net_limit(struct gw_net *net, unsigned connections, unsigned beyond);
 
 /* The value of the Gwhost-Generation header of every answer from now on; copied. */
 void gw_net_tag(struct gw_net *net, const char *tag);

@@ -210,3 +210,13 @@ int gw_intent_clear(int dir_fd, struct gw_err *err)
         return gw_err_set(err, -errno, "cannot remove '%s': %s", NAME, gw_strerror(errno));
     return 0;
 }
+
+int gw_intent_clear_before(int dir_fd, int64_t ms, struct gw_err *err)
+{
+    struct stat st;
+    if (fstatat(dir_fd, NAME, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+        (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000 >= ms)
+        return 0;
+    int rc = gw_intent_clear(dir_fd, err);
+    return rc < 0 ? rc : 1;
+}

@@ -30,5 +30,8 @@ int gw_intent_take(int dir_fd, pid_t pid, int64_t now_ms, struct gw_intent *ret,
 /* Writes it whole, over one that waits. -EINVAL when it would be refused for its size or its reason. */
 int gw_intent_write(int dir_fd, const struct gw_intent *intent, struct gw_err *err);
 
+/* Removes one that was put there before that moment (Unix ms). Returns 1 when there was one, 0, or a negative errno. */
+int gw_intent_clear_before(int dir_fd, int64_t ms, struct gw_err *err);
+
 /* Removes it unread; none is fine. */
 int gw_intent_clear(int dir_fd, struct gw_err *err);

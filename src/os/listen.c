@@ -131,24 +131,30 @@ static int open_fd(int fd, const char *word, struct gw_listen_socket *ret, struc
     return 0;
 }
 
-/* Removes a socket file that nobody listens on. */
-static int clear_stale(const struct sockaddr_un *un, struct gw_err *err)
+/* Whether somebody listens at path; the connection that shows it ends at once. */
+static bool answers(const char *path)
 {
-    struct stat st;
-    if (lstat(un->sun_path, &st) < 0)
-        return 0;
-    if (!S_ISSOCK(st.st_mode))
-        return gw_err_set(err, -EEXIST, "'%s' exists and is not a socket: remove it or listen elsewhere",
-                          un->sun_path);
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    memcpy(un.sun_path, path, strlen(path) + 1);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    int rc = fd < 0 ? -errno : connect(fd, (const struct sockaddr *)un, sizeof *un) < 0 ? -errno : 0;
+    int rc = fd < 0 ? -errno : connect(fd, (const struct sockaddr *)&un, sizeof un) < 0 ? -errno : 0;
     if (fd >= 0)
         (void)close(fd);
-    if (rc != -ECONNREFUSED)
-        return gw_err_set(err, -EADDRINUSE, "another process listens on '%s'", un->sun_path);
-    return unlink(un->sun_path) < 0
-               ? gw_err_set(err, -errno, "cannot remove the stale socket '%s': %s", un->sun_path, gw_strerror(errno))
-               : 0;
+    return rc != -ECONNREFUSED && rc != -ENOENT;
+}
+
+/* Removes a socket file that nobody listens on. */
+static int clear_stale(const char *path, struct gw_err *err)
+{
+    struct stat st;
+    if (lstat(path, &st) < 0)
+        return 0;
+    if (!S_ISSOCK(st.st_mode))
+        return gw_err_set(err, -EEXIST, "'%s' exists and is not a socket: remove it or listen elsewhere", path);
+    if (answers(path))
+        return gw_err_set(err, -EADDRINUSE, "another process listens on '%s'", path);
+    return unlink(path) < 0 ? gw_err_set(err, -errno, "cannot remove the stale socket '%s': %s", path, gw_strerror(errno))
+                            : 0;
 }
 
 static int bind_and_listen(int family, const struct sockaddr *sa, socklen_t len, const char *word, int *ret_fd,
@@ -172,16 +178,21 @@ static int bind_and_listen(int family, const struct sockaddr *sa, socklen_t len,
     return 0;
 }
 
+static const char *path_of(const struct gw_listen_socket *s)
+{
+    bool named = strncmp(s->address, "unix:", 5) == 0 && s->address[5] != '\0'; // else TCP, or abstract
+    return named ? s->address + 5 : NULL;
+}
+
 static int open_unix(const char *word, struct gw_listen_socket *ret, struct gw_err *err)
 {
-    struct sockaddr_un un = {.sun_family = AF_UNIX};
-    memcpy(un.sun_path, word + 5, strlen(word + 5) + 1);
-    int fd = -1, rc = clear_stale(&un, err);
+    struct gw_listen_socket s = {.fd = -1};
+    int rc = clear_stale(word + 5, err);
     if (rc == 0)
-        rc = bind_and_listen(AF_UNIX, (struct sockaddr *)&un, sizeof un, word, &fd, err);
+        rc = s.fd = gw_unixsock_bind(word + 5, 0, BACKLOG, &s.file, err);
     if (rc < 0)
         return rc;
-    struct gw_listen_socket s = {.fd = fd, .word = gw_strdup(word)};
+    s.word = gw_strdup(word);
     rc = describe(&s, err);
     if (rc < 0)
         drop(&s);
@@ -199,7 +210,8 @@ static int open_inet(const char *word, struct gw_listen_socket **io_sockets, siz
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *list = NULL;
     int gai = getaddrinfo(strcmp(host, "*") == 0 ? NULL : host, port, &hints, &list);
     if (gai != 0) {
-        int rc = gw_err_set(err, -EINVAL, "cannot resolve '%s': %s", host, gai_strerror(gai));
+        bool passes = gai == EAI_AGAIN || gai == EAI_MEMORY || gai == EAI_SYSTEM;
+        int rc = gw_err_set(err, passes ? -EAGAIN : -EINVAL, "cannot resolve '%s': %s", host, gai_strerror(gai));
         free(host);
         return rc;
     }
@@ -295,9 +307,10 @@ static size_t wanted_by(const struct gw_listen_socket *s, const char *const *wor
     return i;
 }
 
-/* Keeps s under the word that wants it; else closes it and keeps its name. */
+/* Keeps s under the word that wants it; else closes it and keeps what it is called. */
 static void keep_or_drop(struct gw_listen_socket *s, const char *const *words, size_t word_count, bool *has,
-                         struct gw_listen_socket **io_sockets, size_t *io_count, char ***io_unwanted, size_t *io_n)
+                         struct gw_listen_socket **io_sockets, size_t *io_count, struct gw_listen_unwanted **io_unwanted,
+                         size_t *io_n)
 {
     size_t i = wanted_by(s, words, word_count, has);
     if (i < word_count) {
@@ -309,16 +322,14 @@ static void keep_or_drop(struct gw_listen_socket *s, const char *const *words, s
         append(io_sockets, io_count, s);
         return;
     }
-    if (s->name != NULL) {
-        *io_unwanted = gw_realloc(*io_unwanted, (*io_n + 1) * sizeof **io_unwanted);
-        (*io_unwanted)[(*io_n)++] = s->name;
-        s->name = NULL;
-    }
+    *io_unwanted = gw_realloc(*io_unwanted, (*io_n + 1) * sizeof **io_unwanted);
+    (*io_unwanted)[(*io_n)++] = (struct gw_listen_unwanted){.name = s->name, .address = s->address};
+    s->name = s->address = NULL;
     drop(s);
 }
 
 int gw_listen_passed(const char *const *words, size_t word_count, struct gw_listen_socket **io_sockets,
-                     size_t *io_count, char ***ret_unwanted, size_t *ret_unwanted_count, struct gw_err *err)
+                     size_t *io_count, struct gw_listen_unwanted **ret_unwanted, size_t *ret_unwanted_count, struct gw_err *err)
 {
     const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
     char *names = gw_strdup(getenv("LISTEN_FDNAMES"));
@@ -343,6 +354,10 @@ int gw_listen_passed(const char *const *words, size_t word_count, struct gw_list
         }
         s.name = nth_name(names, i);
         s.kept = true;
+        // Whoever kept it may have removed its file, or the folder; a file that is there may be a dead one's.
+        const char *path = path_of(&s);
+        if (path != NULL && strlen(path) < sizeof ((struct sockaddr_un *)NULL)->sun_path && answers(path))
+            s.file = gw_unixsock_look(path);
         keep_or_drop(&s, words, word_count, has, io_sockets, io_count, ret_unwanted, ret_unwanted_count);
     }
     free(has);
@@ -350,7 +365,7 @@ int gw_listen_passed(const char *const *words, size_t word_count, struct gw_list
     return rc;
 }
 
-int gw_listen_adopt(int fd, const char *word, const char *address, bool inherited,
+int gw_listen_adopt(int fd, const char *word, const char *address, bool inherited, const struct gw_unixsock_file *file,
                     struct gw_listen_socket **io_sockets, size_t *io_count, struct gw_err *err)
 {
     struct gw_listen_socket s;
@@ -363,6 +378,10 @@ int gw_listen_adopt(int fd, const char *word, const char *address, bool inherite
     if (rc < 0)
         return rc;
     s.inherited = inherited;
+    if (file != NULL && file->ino != 0)
+        s.file = *file;
+    else if (path_of(&s) != NULL)
+        s.file = gw_unixsock_look(path_of(&s));
     append(io_sockets, io_count, &s);
     return 0;
 }
@@ -381,6 +400,30 @@ bool gw_listen_last_call(const struct gw_listen_socket *socket)
     return setsockopt(socket->fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0;
 }
 
+bool gw_listen_lost(const struct gw_listen_socket *s)
+{
+    const char *path = path_of(s);
+    return path != NULL && !gw_unixsock_leads_to(path, &s->file);
+}
+
+int gw_listen_bind_anew(struct gw_listen_socket *s, int *ret_old_fd, struct gw_err *err)
+{
+    struct gw_listen_socket fresh;
+    int rc = open_unix(s->address, &fresh, err);
+    if (rc < 0)
+        return rc;
+    *ret_old_fd = s->fd;
+    s->fd = fresh.fd;
+    s->file = fresh.file;
+    s->inherited = strncmp(s->word, "unix:", 5) != 0; // one that was given by its number cannot be opened again
+    s->kept = false;
+    free(s->name);
+    s->name = NULL;
+    fresh.fd = -1;
+    drop(&fresh);
+    return 0;
+}
+
 size_t gw_listen_close(struct gw_listen_socket *sockets, size_t count, bool all)
 {
     size_t left = 0;
@@ -391,7 +434,7 @@ size_t gw_listen_close(struct gw_listen_socket *sockets, size_t count, bool all)
             continue;
         }
         if (!s->inherited && !s->kept && strncmp(s->word, "unix:", 5) == 0)
-            (void)unlink(s->word + 5);
+            gw_unixsock_remove(s->word + 5, &s->file);
         drop(s);
     }
     return left;

@@ -3,10 +3,10 @@
  * HOST:PORT, [V6]:PORT, unix:PATH, fd:N. Opened once by the host and kept through every restart. */
 #pragma once
 
+#include "os/unixsock.h"
+
 #include <stdbool.h>
 #include <stddef.h>
-
-struct gw_err;
 
 struct gw_listen_socket {
     int fd;         /* owned, CLOEXEC, non-blocking, listening */
@@ -15,7 +15,13 @@ struct gw_listen_socket {
     char *name;     /* owned; of LISTEN_FDNAMES, NULL: none */
     bool inherited; /* passed to us: never closed to give up the port */
     bool kept;      /* another process or a service manager has it too: its path stays */
+    struct gw_unixsock_file file; /* of a unix socket's path, as it was bound */
     bool loopback;  /* reachable from this machine only (unix sockets too) */
+};
+
+/* One that was passed and that no word wants. */
+struct gw_listen_unwanted {
+    char *name, *address; /* owned; name: of LISTEN_FDNAMES, NULL: none */
 };
 
 /* Says whether word can be understood; -EINVAL with what is wrong and the forms there are. */
@@ -28,12 +34,13 @@ int gw_listen_open(const char *word, struct gw_listen_socket **io_sockets, size_
 
 /* The sockets passed by LISTEN_FDS when LISTEN_PID is ours; removes the variables. Each word of the command line
  * gets the one that is bound to its address; without words all are taken. What nobody wants is closed, and
- * *ret_unwanted gets its names, for a service manager to forget: each is the caller's, the list too. Appends. */
+ * *ret_unwanted says which, for a service manager to forget and a person to hear: the caller's, with all in it. Appends. */
 int gw_listen_passed(const char *const *words, size_t word_count, struct gw_listen_socket **io_sockets,
-                     size_t *io_count, char ***ret_unwanted, size_t *ret_unwanted_count, struct gw_err *err);
+                     size_t *io_count, struct gw_listen_unwanted **ret_unwanted, size_t *ret_unwanted_count, struct gw_err *err);
 
-/* Takes over a listening socket that a predecessor has handed to us. -EPROTO when it is not bound to address. */
-int gw_listen_adopt(int fd, const char *word, const char *address, bool inherited,
+/* Takes over a listening socket that a predecessor has handed to us; file is that of its path, NULL or not known: the
+ * one that is there now. -EPROTO when it is not bound to address. */
+int gw_listen_adopt(int fd, const char *word, const char *address, bool inherited, const struct gw_unixsock_file *file,
                     struct gw_listen_socket **io_sockets, size_t *io_count, struct gw_err *err);
 
 /* From now on nobody new gets to a socket of our own, and who is connecting just now still does: the listener's last
@@ -41,6 +48,13 @@ int gw_listen_adopt(int fd, const char *word, const char *address, bool inherite
  * left as it is. False when there is nothing to wait for. */
 bool gw_listen_last_call(const struct gw_listen_socket *socket);
 
-/* Closes all (inherited ones too when all is true) and removes the paths of unix sockets that we bound.
+/* Whether s is a unix socket that its path does not lead to: nobody can connect to it any more. */
+bool gw_listen_lost(const struct gw_listen_socket *s);
+
+/* Binds its path anew; from then on it is our own. *ret_old_fd, the one that was lost, is the caller's. */
+int gw_listen_bind_anew(struct gw_listen_socket *s, int *ret_old_fd, struct gw_err *err);
+
+/* Closes all (inherited ones too when all is true) and removes the paths of unix sockets that we bound,
+ * where they still lead to them.
  * Keeps what stays; returns how many are left. */
 size_t gw_listen_close(struct gw_listen_socket *sockets, size_t count, bool all);

@@ -1,13 +1,11 @@
 #include "os/lock.h"
 
 #include "base/err.h"
-#include "base/json.h"
 #include "base/str.h"
 #include "base/time.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -17,39 +15,6 @@
 struct gw_lock {
     int dir_fd, file_fd; /* owned; closing them is what releases */
 };
-
-/* Who holds it: the kernel's table knows best (our namespace permitting), the file's JSON is second. */
-static pid_t find_owner(int dir_fd, const char *dir)
-{
-    struct stat st;
-    FILE *locks = fopen("/proc/locks", "re");
-    pid_t owner = 0;
-    if (locks != NULL && fstat(dir_fd, &st) == 0) {
-        char line[256];
-        while (owner == 0 && fgets(line, sizeof line, locks) != NULL) {
-            int pid;
-            unsigned major, minor;
-            unsigned long ino;
-            if (sscanf(line, "%*s FLOCK %*s %*s %d %x:%x:%lu", &pid, &major, &minor, &ino) == 4 &&
-                ino == st.st_ino && pid > 0)
-                owner = pid;
-        }
-    }
-    if (locks != NULL)
-        (void)fclose(locks);
-    if (owner != 0)
-        return owner;
-    char text[4096];
-    int fd = openat(dir_fd, "gwhost.lock", O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
-    ssize_t n = fd >= 0 ? read(fd, text, sizeof text) : -1;
-    if (fd >= 0)
-        (void)close(fd);
-    json_t *o = NULL;
-    if (n > 0 && gw_json_parse(text, (size_t)n, &o, NULL) == 0)
-        owner = (pid_t)json_integer_value(json_object_get(o, "pid"));
-    json_decref(o);
-    return owner;
-}
 
 int gw_lock_describe(struct gw_lock *lock, const char *info, struct gw_err *err)
 {
@@ -61,8 +26,7 @@ int gw_lock_describe(struct gw_lock *lock, const char *info, struct gw_err *err)
     return 0;
 }
 
-int gw_lock_acquire(int dir_fd, const char *dir, const char *info, struct gw_lock **ret_lock,
-                    pid_t *ret_owner, struct gw_err *err)
+int gw_lock_acquire(int dir_fd, const char *dir, const char *info, struct gw_lock **ret_lock, struct gw_err *err)
 {
     // A description of our own: the lock belongs to it, not to the caller's descriptor.
     int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -71,10 +35,8 @@ int gw_lock_acquire(int dir_fd, const char *dir, const char *info, struct gw_loc
     if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
         int code = errno == EWOULDBLOCK ? -EBUSY : -errno;
         (void)close(fd);
-        if (code != -EBUSY)
-            return gw_err_set(err, code, "cannot lock '%s': %s", dir, gw_strerror(code));
-        *ret_owner = find_owner(dir_fd, dir);
-        return gw_err_set(err, code, "another gwhost (pid %d) owns '%s'", (int)*ret_owner, dir);
+        return code == -EBUSY ? gw_err_set(err, code, "another gwhost owns '%s'", dir)
+                              : gw_err_set(err, code, "cannot lock '%s': %s", dir, gw_strerror(code));
     }
     struct gw_lock *lock = gw_calloc(1, sizeof *lock);
     lock->dir_fd = fd;

@@ -12,10 +12,8 @@ struct gw_err;
 struct gw_lock;
 
 /* Takes the lock of dir without waiting. info is the JSON text to write into the file (borrowed).
- * Returns 0, -EBUSY when another process holds it (*ret_owner is its pid as far as it can be told, 0 if
- * not), or another negative errno. */
-int gw_lock_acquire(int dir_fd, const char *dir, const char *info, struct gw_lock **ret_lock,
-                    pid_t *ret_owner, struct gw_err *err);
+ * Returns 0, -EBUSY when another process holds it (see holder.h), or another negative errno. */
+int gw_lock_acquire(int dir_fd, const char *dir, const char *info, struct gw_lock **ret_lock, struct gw_err *err);
 
 /* The descriptors that are the lock, borrowed: whoever shares them holds it too. Returns how many, 1 or 2. */
 size_t gw_lock_fds(const struct gw_lock *lock, int ret_fds[2]);

@@ -104,6 +104,16 @@ unsigned gw_proc_end_marked(const char *entry, unsigned max_ms)
     return found;
 }
 
+void gw_proc_fill_stdio(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd < 3);
+    if (fd >= 3)
+        (void)close(fd);
+}
+
 uint64_t gw_proc_raise_nofile(void)
 {
     struct rlimit rl;
@@ -113,4 +123,20 @@ uint64_t gw_proc_raise_nofile(void)
     rl.rlim_cur = rl.rlim_max;
     (void)setrlimit(RLIMIT_NOFILE, &rl);
     return old;
+}
+
+unsigned gw_proc_nofile(void)
+{
+    struct rlimit rl;
+    if (getrlimit(RLIMIT_NOFILE, &rl) < 0)
+        return 1024;
+    return rl.rlim_cur < 1000000 ? (unsigned)rl.rlim_cur : 1000000;
+}
+
+void gw_proc_grow_table(unsigned descriptors)
+{
+    unsigned limit = gw_proc_nofile();
+    int fd = fcntl(0, F_DUPFD_CLOEXEC, (int)(descriptors < limit ? descriptors : limit) - 1);
+    if (fd >= 0)
+        (void)close(fd);
 }

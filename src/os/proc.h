@@ -23,5 +23,17 @@ int gw_proc_descends(const struct gw_proc_facts *facts, pid_t ancestor);
  * until they are dead, at most max_ms. Returns how many there were. */
 unsigned gw_proc_end_marked(const char *entry, unsigned max_ms);
 
+/* Opens /dev/null as whichever of 0, 1 and 2 is closed: what is opened next would get these numbers, and whoever
+ * prints would write into it. The first thing that a process does. */
+void gw_proc_fill_stdio(void);
+
 /* Raises the soft limit of open files to the hard one; returns the old soft limit, for children. */
 uint64_t gw_proc_raise_nofile(void);
+
+/* The soft limit of open files; at most a million. */
+unsigned gw_proc_nofile(void);
+
+/* Has the kernel make room for so many descriptors, as far as the limit lets it, while this process has one thread.
+ * With more than one each growth of its table waits tens of milliseconds, in whichever call needs it. Descriptor 0
+ * must be open. */
+void gw_proc_grow_table(unsigned descriptors);

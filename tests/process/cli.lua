@@ -456,4 +456,26 @@ t.test("bundles are listed and shown without a host", function()
   t.eq(fine(t.dir(), "bundle", "list").out, "")
 end)
 
+for _, mode in ipairs({ "reexec", "respawn", "in_process" }) do
+  t.test("restart returns on a terminal and without one when work is in hand and it comes back by " .. mode, function()
+    local host = t.start({ policy = ("return { restart_mode = function() return %q end }"):format(mode) })
+    for _, program in ipairs({ "script", t.binary }) do
+      for _, ms in ipairs({ 150, 400, 650 }) do -- the line is drawn anew every 200
+        local id = host:submit({ handler = "sleep", input = { ms = ms } })
+        host:until_status(id, "running")
+        local words = { "restart", "--reason", "in hand" }
+        if mode ~= "in_process" then words[#words + 1] = "--update" end
+        if program == "script" then
+          words = { "-qec", ("'%s' %s"):format(t.binary, table.concat(words, " "):gsub("in hand", "terminal")), "/dev/null" }
+        end
+        local run = finish(begin(host, words, { program = program }), 20000)
+        t.eq(run.code, 0, run.out .. run.err)
+        t.match(run.out, "restarted: generation %d+, boot id %x+, pid " .. host.pid)
+        host:until_status(id, "succeeded")
+      end
+    end
+    host:stop()
+  end)
+end
+
 t.main()

@@ -21,8 +21,12 @@ t.test("it says what it does, in order, and serves healthz and readyz without a 
   host:stop()
 end)
 
-t.test("a second instance waits five seconds, exits 75 and names the first one's pid", function()
-  local host = t.start({})
+t.test("a second instance waits five seconds, exits 75 and names the pid that serves", function()
+  local host = t.start({ policy = [[return { restart_mode = function() return "respawn" end,
+    authorize_sigusr1 = function() return true end }]] })
+  local taker = host.pid
+  host:restart() -- the kernel's table goes on naming the process that took the lock
+  t.ok(host.pid ~= taker)
   local began = uv.hrtime()
   local second = t.start({ state_dir = host.state_dir, ready = false })
   t.eq(second:wait_exit(), 75)
@@ -40,6 +44,20 @@ t.test("a second instance takes over when the first one ends meanwhile", functio
   host:stop()
   second:wait("host.ready")
   second:stop()
+end)
+
+t.test("an intent that a host before was given is not this one's, whatever its pid", function()
+  local host = t.start({})
+  host:stop()
+  local file = host.state_dir .. "/restart-intent.json"
+  for age, stays in pairs({ [-2] = false, [60] = true }) do
+    t.write(file, '{"kind":"gateway-restart","pid":1,"created_at_ms":1}')
+    assert(uv.fs_utime(file, os.time() + age, os.time() + age))
+    local next_one = t.start({ state_dir = host.state_dir })
+    t.eq(#next_one:all("intent.removed"), stays and 0 or 1)
+    t.eq(uv.fs_stat(file) ~= nil, stays)
+    next_one:stop()
+  end
 end)
 
 t.test("what the lock file holds is no condition", function()

@@ -130,7 +130,15 @@ static void on_ws_ready(void *ud, struct gw_ws *ws)
     ((struct rig *)ud)->ws_ready++;
 }
 
+static void on_accepting(void *ud, bool is_paused, int code)
+{
+    struct rig *r = ud;
+    *(is_paused ? &r->full_said : &r->room_said) += 1;
+    r->full_code = code;
+}
+
 static const struct gw_net_ops ops = {.request = on_request,
+                                      .accepting = on_accepting,
                                       .request_gone = on_gone,
                                       .stream_closed = on_stream_closed,
                                       .ws_message = on_message,

@@ -44,6 +44,8 @@ struct rig {
     bool ws_stay_paused, ws_subscribe;
     unsigned ws_code;
     unsigned long streams_ready, ws_ready;
+    unsigned full_said, room_said; /* by ops->accepting */
+    int full_code;
     struct gw_buf messages; /* of WebSockets, each with a blank behind it */
     struct gw_buf order;    /* paths of the requests, each with a blank behind it */
     struct rig_client clients[RIG_CLIENTS];

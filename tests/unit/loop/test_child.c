@@ -194,6 +194,17 @@ static void an_abandoned_child_is_killed_and_says_nothing(void **state)
     assert_int_equal(e.calls, 0);
 }
 
+static void one_that_nobody_can_wait_for_has_ended_somehow(void **state)
+{
+    (void)signal(SIGCHLD, SIG_IGN); // the kernel keeps no end of a child then
+    struct ended e = run("echo out; read go; exit 3", "go\n", 100); // it ends after it is watched
+    (void)signal(SIGCHLD, SIG_DFL);
+    assert_int_equal(e.calls, 1);
+    assert_int_equal(e.exit_code, -1);
+    assert_int_equal(e.signal, 0);
+    assert_string_equal(e.out, "out\n");
+}
+
 static void what_a_service_manager_says_to_the_host_is_not_passed_on(void **state)
 {
     (void)setenv("NOTIFY_SOCKET", "/run/notify", 1);
@@ -220,6 +231,7 @@ int main(void)
         cmocka_unit_test(nothing_but_stdio_is_inherited),
         cmocka_unit_test(what_a_service_manager_says_to_the_host_is_not_passed_on),
         cmocka_unit_test(signals_are_as_a_shell_expects_them),
+        cmocka_unit_test(one_that_nobody_can_wait_for_has_ended_somehow),
         cmocka_unit_test(what_cannot_be_run_says_why),
         cmocka_unit_test(whoever_ignores_the_request_to_end_is_killed_with_its_group),
         cmocka_unit_test(an_abandoned_child_is_killed_and_says_nothing),

@@ -1,6 +1,7 @@
 /* Sizes, numbers and time-outs. */
 #include "support/net_rig.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -217,6 +218,47 @@ static void connections_beyond_the_limit_wait_and_are_served(void **state)
     assert_int_equal(gw_net_counts(rig.net).open, 2);
 }
 
+static void that_there_is_no_room_is_said_once_until_there_is(void **state)
+{
+    struct gw_net_limits limits = gw_net_limits_default();
+    limits.connections = 8;
+    with(limits);
+    struct rig_client *c[12];
+    for (int i = 0; i < 12; i++)
+        c[i] = rig_connect(&rig);
+    rig_until(&rig, gw_net_counts(rig.net).accept_paused);
+    assert_int_equal(rig.full_said, 1);
+    assert_int_equal(rig.full_code, 0);
+    for (int i = 0; i < 4; i++) { // each is followed by one that waits
+        rig_hang_up(c[i]);
+        rig_settle(&rig);
+    }
+    assert_int_equal(gw_net_counts(rig.net).open, 8);
+    assert_int_equal(rig.full_said, 1);
+    assert_int_equal(rig.room_said, 0);
+    for (int i = 4; i < 7; i++)
+        rig_hang_up(c[i]);
+    rig_until(&rig, gw_net_counts(rig.net).open == 5);
+    assert_int_equal(rig.room_said, 1);
+    for (int i = 0; i < 4; i++)
+        (void)rig_connect(&rig);
+    rig_until(&rig, gw_net_counts(rig.net).accept_paused);
+    assert_int_equal(rig.full_said, 2);
+}
+
+static void of_those_who_wait_when_accepting_ends_no_more_than_said_are_taken(void **state)
+{
+    struct gw_net_limits limits = gw_net_limits_default();
+    limits.connections = 2;
+    limits.beyond = 3;
+    with(limits);
+    for (int i = 0; i < 9; i++)
+        (void)rig_connect(&rig);
+    rig_until(&rig, gw_net_counts(rig.net).accept_paused);
+    gw_listener_accept_all(rig.net);
+    assert_int_equal(gw_net_counts(rig.net).open, 5);
+}
+
 static void without_descriptors_connections_wait_and_are_served(void **state)
 {
     with(gw_net_limits_default());
@@ -232,6 +274,8 @@ static void without_descriptors_connections_wait_and_are_served(void **state)
     (void)setrlimit(RLIMIT_NOFILE, &none);
     rig_until(&rig, gw_net_counts(rig.net).accept_paused);
     assert_int_equal(gw_net_counts(rig.net).open, 0);
+    assert_int_equal(rig.full_said, 1);
+    assert_int_equal(rig.full_code, -EMFILE);
     (void)setrlimit(RLIMIT_NOFILE, &old);
     rig_expect(c, "GET /c? ");
     assert_false(gw_net_counts(rig.net).accept_paused);
@@ -263,6 +307,8 @@ int main(void)
         THEN_CLOSED(an_idle_connection_is_closed_after_its_time),
         THEN_CLOSED(a_request_in_hand_has_no_deadline),
         THEN_CLOSED(connections_beyond_the_limit_wait_and_are_served),
+        THEN_CLOSED(that_there_is_no_room_is_said_once_until_there_is),
+        THEN_CLOSED(of_those_who_wait_when_accepting_ends_no_more_than_said_are_taken),
         THEN_CLOSED(without_descriptors_connections_wait_and_are_served),
         THEN_CLOSED(a_listening_socket_that_is_shut_down_does_not_spin),
     };

@@ -38,9 +38,8 @@ static int teardown(void **state)
 static void take(pid_t pid, uint64_t start_time)
 {
     struct gw_err err;
-    pid_t owner;
     char *info = gw_asprintf("{\"pid\":%d,\"start_time\":%llu}", (int)pid, (unsigned long long)start_time);
-    assert_int_equal(gw_lock_acquire(dir_fd, dir, info, &lock, &owner, &err), 0);
+    assert_int_equal(gw_lock_acquire(dir_fd, dir, info, &lock, &err), 0);
     free(info);
 }
 
@@ -126,6 +125,67 @@ static void a_successor_that_shares_the_lock_is_found_and_gets_the_signal(void *
     (void)close(fd);
 }
 
+static void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static void say(const char *fmt, ...)
+{
+    char text[256];
+    va_list ap;
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    assert_int_equal(gw_lock_describe(lock, text, NULL), 0);
+}
+
+static void who_is_named_holds_it_whatever_is_written_there(void **state)
+{
+    take(getpid(), start_time_of(getpid()));
+    assert_int_equal(gw_holder_find(dir_fd).pid, getpid());
+    say("{\"pid\":%d,\"start_time\":%llu}", (int)getppid(), (unsigned long long)start_time_of(getppid()));
+    assert_int_equal(gw_holder_find(dir_fd).pid, getpid()); // the kernel's table
+    say("garbage");
+    assert_int_equal(gw_holder_find(dir_fd).pid, getpid());
+}
+
+static void the_one_that_took_it_and_is_gone_is_not_named(void **state)
+{
+    int ends[2];
+    take(getpid(), 1);
+    assert_int_equal(pipe(ends), 0);
+    lock = gw_lock_release(lock);
+    pid_t taker = fork();
+    if (taker == 0) { // takes it, leaves it to a child, and is gone: /proc/locks goes on naming this one
+        take(getpid(), 1);
+        pid_t heir = fork();
+        if (heir == 0) {
+            (void)pause();
+            _exit(0);
+        }
+        (void)!write(ends[1], &heir, sizeof heir);
+        _exit(0);
+    }
+    pid_t heir = 0;
+    assert_int_equal(read(ends[0], &heir, sizeof heir), sizeof heir);
+    (void)waitpid(taker, NULL, 0);
+    assert_int_equal(gw_holder_find(dir_fd).pid, heir);
+    (void)kill(heir, SIGKILL);
+    (void)close(ends[0]);
+    (void)close(ends[1]);
+}
+
+static void one_in_another_container_or_machine_is_said_to_be_there(void **state)
+{
+    // Nobody here holds it: that is how it looks from another pid namespace.
+    for (int i = 0; i < 2; i++) {
+        take(getpid(), 1);
+        say("{\"pid\":1,\"start_time\":5,\"host\":\"other\",\"pid_ns\":%llu}", i == 0 ? 7 : (unsigned long long)gw_holder_pid_ns());
+        lock = gw_lock_release(lock);
+        struct gw_holder holder = gw_holder_find(dir_fd);
+        assert_true(holder.elsewhere);
+        assert_int_equal(holder.pid, 1);
+        assert_string_equal(holder.host, "other");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -134,6 +194,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_pid_with_another_start_time_is_another_process, setup, teardown),
         cmocka_unit_test_setup_teardown(a_process_without_the_lock_is_not_the_holder, setup, teardown),
         cmocka_unit_test_setup_teardown(a_file_that_tells_nothing_names_nobody, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_is_named_holds_it_whatever_is_written_there, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_one_that_took_it_and_is_gone_is_not_named, setup, teardown),
+        cmocka_unit_test_setup_teardown(one_in_another_container_or_machine_is_said_to_be_there, setup, teardown),
         cmocka_unit_test_setup_teardown(a_successor_that_shares_the_lock_is_found_and_gets_the_signal, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -323,6 +323,19 @@ static void a_cleared_one_is_gone_and_clearing_twice_is_fine(void **state)
     assert_int_equal(gw_intent_clear(dir_fd, &err), 0);
 }
 
+static void one_that_is_older_than_a_moment_is_removed_unread(void **state)
+{
+    struct gw_err err;
+    struct gw_intent intent = {.pid = 1, .created_at_ms = 1, .wait_ms = -1};
+    assert_int_equal(gw_intent_clear_before(dir_fd, INT64_MAX, &err), 0); // there is none
+    assert_int_equal(gw_intent_write(dir_fd, &intent, &err), 0);
+    const struct timespec then[2] = {{.tv_sec = 1000, .tv_nsec = 5000000}, {.tv_sec = 1000, .tv_nsec = 5000000}};
+    assert_int_equal(utimensat(dir_fd, "restart-intent.json", then, 0), 0);
+    assert_int_equal(gw_intent_clear_before(dir_fd, 1000005, &err), 0);
+    assert_int_equal(gw_intent_clear_before(dir_fd, 1000006, &err), 1);
+    assert_int_equal(faccessat(dir_fd, "restart-intent.json", F_OK, 0), -1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -334,6 +347,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_newer_one_replaces_one_that_waits, setup, teardown),
         cmocka_unit_test_setup_teardown(one_that_would_be_refused_is_not_written, setup, teardown),
         cmocka_unit_test_setup_teardown(a_cleared_one_is_gone_and_clearing_twice_is_fine, setup, teardown),
+        cmocka_unit_test_setup_teardown(one_that_is_older_than_a_moment_is_removed_unread, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -94,6 +94,110 @@ static void a_stale_unix_socket_is_replaced_and_a_live_one_is_not(void **state)
     free(word);
 }
 
+static int unix_at(char path[80])
+{
+    char word[100];
+    struct gw_err err;
+    (void)snprintf(path, 80, "%s/a.sock", dir);
+    (void)snprintf(word, sizeof word, "unix:%s", path);
+    return gw_listen_open(word, &sockets, &count, &err);
+}
+
+/* Who connects there now: true when it is the socket fd. */
+static bool reaches(const char *path, int fd)
+{
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    memcpy(un.sun_path, path, strlen(path) + 1);
+    int client = socket(AF_UNIX, SOCK_STREAM, 0);
+    bool there = connect(client, (struct sockaddr *)&un, sizeof un) == 0;
+    int taken = accept(fd, NULL, NULL);
+    if (taken >= 0)
+        (void)close(taken);
+    (void)close(client);
+    return there && taken >= 0;
+}
+
+static void a_name_is_removed_only_where_it_leads_to_what_was_bound(void **state)
+{
+    char path[80];
+    assert_int_equal(unix_at(path), 0);
+    assert_false(gw_listen_lost(&sockets[0]));
+    assert_int_equal(unlink(path), 0);
+    assert_true(gw_listen_lost(&sockets[0]));
+    int fd = open(path, O_CREAT | O_WRONLY, 0600); // somebody's file has that name now
+    (void)close(fd);
+    assert_true(gw_listen_lost(&sockets[0]));
+    count = gw_listen_close(sockets, count, true);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(unix_at(path), 0);
+    struct gw_listen_socket first = sockets[0];
+    count = 0;
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(unix_at(path), 0); // and now it is another host's socket
+    assert_int_equal(gw_listen_close(&first, 1, true), 0);
+    assert_true(reaches(path, sockets[0].fd));
+    count = gw_listen_close(sockets, count, true);
+    assert_int_equal(access(path, F_OK), -1);
+}
+
+static void a_name_that_is_lost_is_bound_anew(void **state)
+{
+    char path[80];
+    struct gw_err err;
+    int old = -1;
+    assert_int_equal(unix_at(path), 0);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(gw_listen_bind_anew(&sockets[0], &old, &err), 0);
+    assert_true(old >= 0 && old != sockets[0].fd);
+    assert_false(gw_listen_lost(&sockets[0]));
+    assert_true(reaches(path, sockets[0].fd));
+    // One that another process serves now is its own.
+    int fd = sockets[0].fd;
+    sockets[0].fd = old;
+    sockets[0].file.ino++;
+    assert_true(gw_listen_lost(&sockets[0]));
+    assert_int_equal(gw_listen_bind_anew(&sockets[0], &old, &err), -EADDRINUSE);
+    assert_true(reaches(path, fd));
+    (void)close(fd);
+    (void)unlink(path);
+}
+
+static void one_that_was_handed_over_is_compared_with_what_its_predecessor_bound(void **state)
+{
+    char path[80];
+    struct gw_err err;
+    assert_int_equal(unix_at(path), 0);
+    struct gw_unixsock_file file = sockets[0].file;
+    int copy = dup(sockets[0].fd);
+    assert_int_equal(gw_listen_adopt(copy, sockets[0].word, sockets[0].address, false, &file, &sockets, &count, &err), 0);
+    assert_false(gw_listen_lost(&sockets[1]));
+    file.ino++;
+    copy = dup(sockets[0].fd);
+    assert_int_equal(gw_listen_adopt(copy, sockets[0].word, sockets[0].address, false, &file, &sockets, &count, &err), 0);
+    assert_true(gw_listen_lost(&sockets[2]));
+}
+
+static void a_path_that_is_too_long_for_an_address_is_bound_in_its_folder(void **state)
+{
+    char path[240], longer[121];
+    struct gw_err err;
+    struct gw_unixsock_file file;
+    memset(longer, 'd', sizeof longer - 1);
+    longer[sizeof longer - 1] = '\0';
+    (void)snprintf(path, sizeof path, "%s/%s", dir, longer);
+    assert_int_equal(mkdir(path, 0700), 0);
+    (void)snprintf(path, sizeof path, "%s/%s/s", dir, longer);
+    int fd = gw_unixsock_bind(path, 0177, 5, &file, &err);
+    assert_true(fd >= 0);
+    struct stat st;
+    assert_int_equal(lstat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    assert_true(gw_unixsock_leads_to(path, &file));
+    gw_unixsock_remove(path, &file);
+    assert_int_equal(lstat(path, &st), -1);
+    (void)close(fd);
+}
+
 static void a_passed_descriptor_must_be_a_listening_socket(void **state)
 {
     struct gw_err err;
@@ -117,7 +221,7 @@ static void sockets_for_another_process_are_not_taken(void **state)
     struct gw_err err;
     (void)setenv("LISTEN_PID", "1", 1);
     (void)setenv("LISTEN_FDS", "1", 1);
-    char **unwanted;
+    struct gw_listen_unwanted *unwanted;
     size_t n;
     assert_int_equal(gw_listen_passed(NULL, 0, &sockets, &count, &unwanted, &n, &err), 0);
     assert_int_equal(count, 0);
@@ -153,7 +257,8 @@ static void pass_two(char addresses[2][32])
 static void passed_sockets_go_to_the_words_that_are_bound_to_them(void **state)
 {
     struct gw_err err;
-    char addresses[2][32], **unwanted;
+    char addresses[2][32];
+    struct gw_listen_unwanted *unwanted;
     size_t n;
     pass_two(addresses);
     const char *words[] = {"unix:/nowhere", addresses[1]};
@@ -164,8 +269,10 @@ static void passed_sockets_go_to_the_words_that_are_bound_to_them(void **state)
     assert_string_equal(sockets[0].name, "second");
     assert_true(sockets[0].inherited && sockets[0].kept);
     assert_int_equal(n, 1);
-    assert_string_equal(unwanted[0], "first");
-    free(unwanted[0]);
+    assert_string_equal(unwanted[0].name, "first");
+    assert_string_equal(unwanted[0].address, addresses[0]);
+    free(unwanted[0].name);
+    free(unwanted[0].address);
     free(unwanted);
     assert_int_equal(fcntl(3, F_GETFD), -1); // what nobody wants is closed
     assert_int_equal(fcntl(4, F_GETFD), FD_CLOEXEC);
@@ -174,7 +281,8 @@ static void passed_sockets_go_to_the_words_that_are_bound_to_them(void **state)
 static void without_words_all_that_was_passed_is_taken(void **state)
 {
     struct gw_err err;
-    char addresses[2][32], **unwanted;
+    char addresses[2][32];
+    struct gw_listen_unwanted *unwanted;
     size_t n;
     pass_two(addresses);
     assert_int_equal(gw_listen_passed(NULL, 0, &sockets, &count, &unwanted, &n, &err), 0);
@@ -185,7 +293,8 @@ static void without_words_all_that_was_passed_is_taken(void **state)
 static void port_0_and_a_name_take_what_is_bound_to_their_host(void **state)
 {
     struct gw_err err;
-    char addresses[2][32], **unwanted;
+    char addresses[2][32];
+    struct gw_listen_unwanted *unwanted;
     size_t n;
     pass_two(addresses);
     const char *words[] = {"localhost:0", "127.0.0.1:0"};
@@ -199,10 +308,10 @@ static void a_socket_that_was_handed_over_is_where_it_is_said_to_be(void **state
     struct gw_err err = {0};
     char addresses[2][32];
     pass_two(addresses);
-    assert_int_equal(gw_listen_adopt(3, "w", addresses[1], false, &sockets, &count, &err), -EPROTO);
+    assert_int_equal(gw_listen_adopt(3, "w", addresses[1], false, NULL, &sockets, &count, &err), -EPROTO);
     assert_non_null(strstr(err.text, addresses[0]));
     assert_int_equal(count, 0);
-    assert_int_equal(gw_listen_adopt(3, "w", addresses[0], false, &sockets, &count, &err), 0);
+    assert_int_equal(gw_listen_adopt(3, "w", addresses[0], false, NULL, &sockets, &count, &err), 0);
     assert_false(sockets[0].inherited);
     (void)close(4);
 }
@@ -214,6 +323,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(port_0_picks_one_and_says_which, setup, teardown),
         cmocka_unit_test_setup_teardown(a_wildcard_is_not_loopback, setup, teardown),
         cmocka_unit_test_setup_teardown(a_stale_unix_socket_is_replaced_and_a_live_one_is_not, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_name_is_removed_only_where_it_leads_to_what_was_bound, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_name_that_is_lost_is_bound_anew, setup, teardown),
+        cmocka_unit_test_setup_teardown(one_that_was_handed_over_is_compared_with_what_its_predecessor_bound, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_path_that_is_too_long_for_an_address_is_bound_in_its_folder, setup, teardown),
         cmocka_unit_test_setup_teardown(a_passed_descriptor_must_be_a_listening_socket, setup, teardown),
         cmocka_unit_test_setup_teardown(passed_sockets_go_to_the_words_that_are_bound_to_them, setup, teardown),
         cmocka_unit_test_setup_teardown(without_words_all_that_was_passed_is_taken, setup, teardown),

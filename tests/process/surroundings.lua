@@ -1,0 +1,122 @@
+-- What a process is born with: closed standard streams, ignored and blocked signals, few descriptors.
+local t = require("support.harness")
+
+local RESTARTS = { "in_process", "respawn", "reexec" }
+local POLICY = [[return { restart_mode = function(ctx) return ctx.reason ~= "gateway.restart" and ctx.reason or "in_process" end,
+  authorize_sigusr1 = function() return true end }]]
+
+--- Runs a command of this host, its own program, in the shell; returns whether it went well and what it printed.
+local function cli(host, words)
+  local f = assert(io.popen(("'%s' %s 2>&1"):format(t.binary, words:gsub("@", "--state-dir '" .. host.state_dir .. "'", 1))))
+  local text = f:read("a")
+  return f:close(), text
+end
+
+t.test("who starts it may have ignored SIGCHLD: ends of commands are known", function()
+  local host = t.start({ wrap = { "sh", "-c", 'trap "" CHLD ALRM USR2; exec "$@"', "sh" }, args = { "--allow-exec" }, policy = POLICY })
+  local id = host:submit({ handler = "exec", input = { argv = { "sh", "-c", "exit 3" } } })
+  t.eq(host:until_status(id, "failed").result.exit_code, 3)
+  id = host:submit({ handler = "exec", input = { argv = { "grep", "SigIgn", "/proc/self/status" } } })
+  t.match(host:until_status(id, "succeeded").result.stdout, "SigIgn:%s*0000000000000000")
+  for _, mode in ipairs(RESTARTS) do
+    t.eq(host:restarted({ reason = mode }).outcome, "restarted")
+  end
+  -- SIGPIPE (13) and SIGXFSZ (25) and nothing else; the C library's own two (32, 33) are not for anyone to change.
+  local ignored = tonumber(t.read("/proc/" .. host.pid .. "/status"):match("SigIgn:%s*(%x+)"), 16)
+  t.eq(ignored & ~(3 << 31), 1 << 12 | 1 << 24)
+  host:stop()
+end)
+
+t.test("who starts it may have blocked every signal: it takes its own and lets the others come", function()
+  local host = t.start({ wrap = { "env", "--block-signal", "--ignore-signal=TERM" }, policy = POLICY })
+  local blocked = tonumber(t.read("/proc/" .. host.pid .. "/status"):match("SigBlk:%s*(%x+)"), 16)
+  for number, name in pairs({ [17] = "SIGCHLD", [14] = "SIGALRM", [12] = "SIGUSR2" }) do
+    t.eq(blocked & 1 << number - 1, 0, name)
+  end
+  host:restart()
+  host:stop()
+end)
+
+t.test("with its standard streams closed it uses their numbers for nothing else", function()
+  local host = t.start({ wrap = { "sh", "-c", 'exec "$@" <&- >&-', "sh" } })
+  for fd = 0, 1 do
+    local f = assert(io.popen(("readlink /proc/%d/fd/%d"):format(host.pid, fd)))
+    t.eq(f:read("l"), "/dev/null")
+    f:close()
+  end
+  host:stop()
+end)
+
+t.test("room for all descriptors is made before there are threads, in each kind of start", function()
+  local host = t.start({ policy = POLICY })
+  for _, mode in ipairs({ "", table.unpack(RESTARTS) }) do
+    if mode ~= "" then host:restarted({ reason = mode }) end
+    local limit = tonumber(t.read("/proc/" .. host.pid .. "/limits"):match("Max open files%s+(%d+)"))
+    local size = tonumber(t.read("/proc/" .. host.pid .. "/status"):match("FDSize:%s*(%d+)"))
+    t.ok(size >= math.min(limit, 10000), ("%s: the table has room for %d"):format(mode, size))
+  end
+  host:stop()
+end)
+
+for _, limit in ipairs({ 64, 128 }) do
+  t.test(("with %d descriptors and as many silent clients as come, everything else goes on"):format(limit), function()
+    local host = t.start({ wrap = { "sh", "-c", "ulimit -n " .. limit .. '; exec "$@"', "sh" }, args = { "--allow-exec" }, policy = POLICY })
+    local room = host:wait("connections.limited").connections
+    t.eq(room, limit / 4)
+    local clients = {}
+    for i = 1, limit do clients[i] = assert(t.connect(host)) end
+    t.eq(host:wait("connections.full").connections, room)
+    for _, mode in ipairs(RESTARTS) do
+      local ok, text = cli(host, "status @")
+      t.ok(ok, text)
+      ok, text = cli(host, "reload @")
+      t.ok(ok, text)
+      host:signal("sighup")
+      host:wait("policy.loaded")
+      for _ = 1, 4 do
+        ok, text = cli(host, "submit @ --wait exec -- echo done")
+        t.ok(ok, text)
+      end
+      ok, text = cli(host, "restart @ --reason " .. mode)
+      t.ok(ok, text)
+      host:wait("host.ready")
+    end
+    t.eq(#host:all("connections.limited"), 1)
+    t.ok(#host:all("connections.full") <= 3, "said more often than once by a process")
+    for i = 1, limit do clients[i]:close() end
+    host:wait("connections.room")
+    t.eq(host:get("/readyz").status, 200)
+    host:stop()
+  end)
+end
+
+-- ---- what the system refuses ----
+
+--- A host, or the image after a reexec, whose nth call is refused; strace stays in between and passes its exit code on.
+local function refused(call, why, nth, spec)
+  spec.wrap = { "strace", "-f", "-qq", "-o", "/dev/null", "-e", "signal=none", "-e", "trace=" .. call,
+    "-e", ("inject=%s:error=%s:when=%d"):format(call, why, nth) }
+  return t.start(spec)
+end
+
+for _, case in ipairs({ { "epoll_create1", "EMFILE", 1 }, { "eventfd2", "EMFILE", 1 }, { "eventfd2", "EMFILE", 2 },
+  { "clone3", "EAGAIN", 1 }, { "clone3", "EAGAIN", 2 }, { "timer_create", "EAGAIN", 1 }, { "epoll_ctl", "ENOSPC", 1 },
+  { "flock", "ENOLCK", 1 } }) do
+  t.test(("a first start whose %s is refused with %s says so and exits with 1 (%d)"):format(case[1], case[2], case[3]), function()
+    local host = refused(case[1], case[2], case[3], { ready = false })
+    t.eq(host:wait_exit(), 1)
+    local said
+    for _, e in ipairs(host.events) do said = said or e.level == "error" end
+    t.ok(said, host:log_tail())
+  end)
+end
+
+t.test("an interrupted call is made again", function()
+  for nth = 1, 3 do
+    local host = refused("getrandom", "EINTR", nth, {})
+    host:signal("sigterm")
+    t.eq(host:wait_exit(), 0)
+  end
+end)
+
+t.main()
