@@ -110,10 +110,10 @@ t.test("an application whose close spins in Lua is forced out after 25 s, with a
   local restarting = t.start({ app = SPIN, policy = [[return {
     authorize_sigusr1 = function() return true end, drain_budget = function() return 0 end }]] })
   local stopping = t.start({ app = SPIN })
-  -- A new main chunk that spins is forced out too; a start that only takes its time after a forced restart is not.
+  -- A new main chunk that hangs where no limit of Lua reaches is forced out too; a start that only takes its time after a forced restart is not.
   local quick = 'local g = require "gwhost" return { start = function(ctx) %s return { close = function() end } end }'
   local preparing = t.start({ app = quick:format("") })
-  t.write(preparing.app_file, "while true do end")
+  t.write(preparing.app_file, [[local n = 40 return (("a"):rep(n)):find(("a?"):rep(n) .. ("a"):rep(n))]])
   local slow = t.start({ app = quick:format("if ctx.generation > 1 then g.sleep(27000) end") })
   local stuck = t.start({ app = SPIN })
   local began = t.now()

@@ -94,6 +94,7 @@ end
 
 --- A host, or the image after a reexec, whose nth call is refused; strace stays in between and passes its exit code on.
 local function refused(call, why, nth, spec)
+  spec.env = { "ASAN_OPTIONS=detect_leaks=0" } -- which a process that is traced cannot do
   spec.wrap = { "strace", "-f", "-qq", "-o", "/dev/null", "-e", "signal=none", "-e", "trace=" .. call,
     "-e", ("inject=%s:error=%s:when=%d"):format(call, why, nth) }
   return t.start(spec)
