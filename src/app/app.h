@@ -85,6 +85,7 @@ struct gw_app_class {
     void (*abort_task)(struct gw_app *app, const char *id, enum gw_abort why);
     void (*abort_run)(struct gw_app *app, struct gw_run *run, enum gw_abort why);
     void (*close)(struct gw_app *app, const char *reason, int64_t restart_expected_ms); /* < 0: none */
+    void (*stands)(const struct gw_app *app); /* says in the log what its coroutines wait in */
     struct gw_app_facts (*facts)(const struct gw_app *app);
     /* Lets go of everything outside its own memory: handles, children (killed), requests (answered 503
      * aborted). Runs the loop for at most max_ms. Returns how many handles are still pending: then the

@@ -1,5 +1,6 @@
 /* coro.c - coroutines of an application and what they wait for. */
 #include "app/lua_app.h"
+#include "app/stand.h"
 
 #include <lauxlib.h>
 #include <stdlib.h>
@@ -58,7 +59,9 @@ static void forget(struct gw_coro *coro)
 static void resume(struct gw_lua_app *app, struct gw_coro *coro, lua_State *thread, int nargs)
 {
     int nresults = 0;
+    lua_State *outer = gw_stand_enter(thread);
     int rc = lua_resume(thread, app->L, nargs, &nresults);
+    (void)gw_stand_enter(outer);
     if (rc == LUA_YIELD) {
         lua_pop(thread, nresults);
         return;

@@ -1,5 +1,6 @@
 /* lua_app.c - a Lua application: opened, started, closed, released. */
 #include "app/lua_app.h"
+#include "app/stand.h"
 
 #include "base/json.h"
 #include "base/log.h"
@@ -14,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ERRORS_SHOWN = 200, LOOK_INSTRUCTIONS = 100000 };
+enum { ERRORS_SHOWN = 200, STANDS_SHOWN = 20, LOOK_INSTRUCTIONS = 100000 };
 
 void gw_lua_app_error(struct gw_lua_app *app, const char *what, const struct gw_err *err)
 {
@@ -60,6 +61,14 @@ static void look_at_clock(lua_State *L, lua_Debug *ar)
     luaL_error(L, "the main chunk runs for too long; what takes time belongs into start(ctx)");
 }
 
+void gw_lua_app_rehook(lua_State *L)
+{
+    if (gw_lua_app_of(L)->chunk_until_ms > 0)
+        lua_sethook(L, look_at_clock, LUA_MASKCOUNT, LOOK_INSTRUCTIONS);
+    else
+        lua_sethook(L, NULL, 0, 0);
+}
+
 /* Prepares the state and runs the main chunk; what it returns is kept in ref_app. */
 static int open_body(lua_State *L)
 {
@@ -98,8 +107,7 @@ static int open_body(lua_State *L)
     struct gw_err err = {0};
     if (gw_sources_compile(app->sources, L, app->file, &err) < 0)
         return luaL_error(L, "%s", err.text);
-    if (app->chunk_until_ms > 0)
-        lua_sethook(L, look_at_clock, LUA_MASKCOUNT, LOOK_INSTRUCTIONS);
+    gw_lua_app_rehook(L);
     lua_call(L, 0, 1);
     lua_sethook(L, NULL, 0, 0);
     if (!lua_istable(L, -1))
@@ -284,7 +292,22 @@ static struct gw_app_facts facts(const struct gw_app *base)
                                  .memory_bytes = app->memory.used};
 }
 
+static void stands(const struct gw_app *base)
+{
+    const struct gw_lua_app *app = (const struct gw_lua_app *)base;
+    unsigned shown = 0;
+    for (const struct gw_link *l = app->coros.next; l != &app->coros && shown < STANDS_SHOWN; l = l->next, shown++) {
+        struct gw_buf words = {0};
+        gw_stand_tell(((const struct gw_coro *)l)->thread, &words);
+        if (words.data != NULL)
+            gw_log(GW_INFO, "script.waits", json_pack("{so}", "at", gw_json_string(words.data)), "a coroutine waits at %s",
+                   words.data);
+        gw_buf_fini(&words);
+    }
+}
+
 static const struct gw_app_class lua_class = {.start = start,
+                                              .stands = stands,
                                               .request = gw_app_http_request,
                                               .request_gone = gw_app_http_request_gone,
                                               .ws_adopt = gw_app_http_ws_adopt,
@@ -319,7 +342,9 @@ int gw_lua_app_open(const struct gw_app_env *env, struct gw_sources *sources, co
     gw_assert(app->L != NULL);
     *(struct gw_lua_app **)lua_getextraspace(app->L) = app;
     app->chunk_until_ms = limit_ms > 0 ? gw_now_ms() + limit_ms : 0;
+    lua_State *outer = gw_stand_enter(app->L);
     int rc = gw_lua_protect(app->L, open_body, app, err);
+    (void)gw_stand_enter(outer);
     app->chunk_until_ms = 0; // a coroutine that it has made keeps the hook, which says nothing any more
     if (rc < 0) {
         (void)release(&app->base, 1000);

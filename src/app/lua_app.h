@@ -96,6 +96,7 @@ int gw_wait_yield(lua_State *L, struct gw_wait *wait);
 void gw_wait_end(struct gw_wait *wait, int (*push)(lua_State *L, void *ud), void *ud);
 /* Called when a request, an execution or the close has ended: tells the host once all have. */
 void gw_lua_app_settle(struct gw_lua_app *app);
+void gw_lua_app_rehook(lua_State *L); /* the hook that is due, if any, in place of another one */
 void gw_lua_app_error(struct gw_lua_app *app, const char *what, const struct gw_err *err);
 
 /* The id of the task or run in whose coroutine L is; NULL when it is in none. */

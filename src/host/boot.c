@@ -1,6 +1,7 @@
 /* boot.c - from nothing to the first start, and from the last event to nothing. */
 #include "host/inside.h"
 
+#include "app/stand.h"
 #include "loop/child.h"
 #include "loop/reaper.h"
 #include "os/holder.h"
@@ -128,9 +129,11 @@ void gw_boot_open(struct gw_host *h)
     struct gw_err err = {0};
     struct gw_sentry_config config = {.signal = gw_host_on_signal,
                                       .expired = gw_watchdog_fire,
+                                      .quit = gw_stand_ask,
                                       .stop_grace_ms = GW_FORCED_EXIT_MS,
                                       .ud = h};
     gw_watchdog_phase("starting");
+    gw_stand_open();
     struct gw_limit *limits[] = {&h->work_limit, &h->start_limit, &h->close_limit, &h->drain.limit, &h->succession.limit};
     for (size_t i = 0; i < sizeof limits / sizeof *limits; i++)
         gw_limit_init(&h->loop, limits[i], h);

@@ -44,6 +44,25 @@ static char *name_of(const char *reason)
     return gw_asprintf("%s-%03dZ-%d-%s.json", stamp, (int)(now % 1000), (int)getpid(), reason);
 }
 
+char *gw_bundle_of(struct gw_host *h, int pid)
+{
+    char *dir = gw_asprintf("%s/bundles", h->options.state_dir), *mark = gw_asprintf("Z-%d-", pid), *found = NULL;
+    DIR *d = opendir(dir);
+    for (const struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {
+        if (strstr(e->d_name, mark) == NULL || (found != NULL && strcmp(e->d_name, found) < 0))
+            continue;
+        free(found);
+        found = gw_strdup(e->d_name); // names begin with their time
+    }
+    if (d != NULL)
+        (void)closedir(d);
+    char *path = found != NULL ? gw_asprintf("%s/%s", dir, found) : NULL;
+    free(found);
+    free(mark);
+    free(dir);
+    return path;
+}
+
 void gw_bundle_write(struct gw_host *h, const char *reason, const struct gw_err *err)
 {
     char *dir = gw_asprintf("%s/bundles", h->options.state_dir), *name = name_of(reason);

@@ -349,6 +349,7 @@ static void announce(struct gw_host *h)
            words.data != NULL ? words.data : "no address");
     gw_supervision_ready(h, words.data != NULL ? words.data : "no address");
     gw_buf_fini(&words);
+    gw_safe_mode_served(h);
     gw_update_served(h);
     end_restart(h);
     h->start_err = (struct gw_err){0};

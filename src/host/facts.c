@@ -1,6 +1,8 @@
 /* facts.c - what policies are told, and the log line about what they answered. */
 #include "host/inside.h"
 
+#include <signal.h>
+
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -77,7 +79,7 @@ json_t *gw_facts(struct gw_host *h, const char *action, const struct gw_restart 
         gw_json_set(f, "intent", intent);
     }
     gw_json_set(f, "force", json_boolean(r != NULL && r->force));
-    gw_json_set(f, "update", json_boolean(r != NULL && r->update));
+    gw_json_set(f, "update", json_boolean(r != NULL ? r->update : sig != NULL && sig->number == SIGUSR2));
     gw_json_set(f, "generation", json_integer(h->generation));
     gw_json_set(f, "boot_id", json_string(h->boot_id));
     gw_json_set(f, "pid", json_integer(getpid()));

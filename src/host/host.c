@@ -25,8 +25,10 @@ static enum gw_event next_event(struct gw_host *h)
 
 void gw_host_post_stop(struct gw_host *h)
 {
-    if (!h->stops)
+    if (!h->stops) {
+        gw_safe_mode_stops(h);
         gw_host_post(h, GW_EV_STOP);
+    }
     h->stops = true;
 }
 

@@ -255,6 +255,9 @@ void gw_update_served(struct gw_host *h);
 /* safe_mode.c */
 /* Records this boot; predecessor: the one that it replaces as planned, or NULL. */
 void gw_safe_mode_begin(struct gw_host *h, const char *predecessor);
+/* This boot serves; it has been told to end. What comes after the latter is no crash, however it ends. */
+void gw_safe_mode_served(struct gw_host *h);
+void gw_safe_mode_stops(struct gw_host *h);
 void gw_safe_mode_leave(struct gw_host *h);
 void gw_safe_mode_end(struct gw_host *h);
 
@@ -371,6 +374,7 @@ void gw_workload_timer(struct gw_host *h);
 
 /* bundle.c */
 void gw_bundle_write(struct gw_host *h, const char *reason, const struct gw_err *err);
+char *gw_bundle_of(struct gw_host *h, int pid); /* the path of the last one of that process, the caller's; or NULL */
 
 /* watchdog.c: what happens when a budget runs out for good. On the sentry's thread. */
 void gw_watchdog_arm(struct gw_host *h, uint64_t deadline_ms, const char *phase, const char *bundle_reason);

@@ -177,6 +177,8 @@ void gw_prepare_done(struct gw_host *h)
 {
     h->drain.accepted_ms = gw_now_ms();
     gw_drain_ask(h, false);
+    if (h->mode == GW_MODE_SUPERVISED)
+        gw_safe_mode_stops(h);
     gw_host_post(h, h->mode == GW_MODE_SUPERVISED ? GW_EV_LEAVE : GW_EV_PREPARED);
 }
 
@@ -191,8 +193,10 @@ void gw_prepare_upgrade(struct gw_host *h)
         return;
     if (h->state == GW_PREPARING)
         gw_prepare_here(h);
-    else if (h->mode == GW_MODE_SUPERVISED)
+    else if (h->mode == GW_MODE_SUPERVISED) {
+        gw_safe_mode_stops(h);
         gw_host_post(h, GW_EV_LEAVE);
+    }
 }
 
 /* What was prepared for a restart that came to nothing is not what this one finds. */

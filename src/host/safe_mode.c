@@ -7,17 +7,47 @@
 #include "os/boots.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 enum { LOOP_BOOTS = 3, LOOP_MS = 300000 };
+
+/* The host before this one has died: who starts this one learns it here, and where to look. */
+static void say_dead(struct gw_host *h, const struct gw_boots_dead *dead)
+{
+    char *report = gw_bundle_of(h, dead->pid);
+    json_t *fields = json_pack("{sssisI}", "dead_boot_id", dead->boot_id, "dead_pid", dead->pid, "started_at",
+                               (json_int_t)dead->started_at);
+    gw_json_set(fields, "bundle", report != NULL ? gw_json_string(report) : NULL);
+    gw_log(GW_WARN, "boot.unclean", fields,
+           "the host before this one (pid %d) has died; what ran in it is lost, or queued again where its task says so. %s%s",
+           dead->pid, report != NULL ? "Its report is in " : "It left no report: look for who killed it (dmesg, the supervisor)",
+           report != NULL ? report : "");
+    free(report);
+}
+
+void gw_safe_mode_served(struct gw_host *h)
+{
+    if (h->boot_recorded && h->generation == 1)
+        (void)gw_boots_note(h->dir_fd, h->boot_id, "served", NULL);
+}
+
+void gw_safe_mode_stops(struct gw_host *h)
+{
+    if (h->boot_recorded)
+        (void)gw_boots_note(h->dir_fd, h->boot_id, "stopping", NULL);
+}
 
 void gw_safe_mode_begin(struct gw_host *h, const char *predecessor)
 {
     struct gw_err err = {0};
+    struct gw_boots_dead dead;
     unsigned unclean = 0;
-    if (gw_boots_begin(h->dir_fd, h->boot_id, predecessor, gw_wall_ms(), LOOP_MS, &unclean, &err) < 0)
+    if (gw_boots_begin(h->dir_fd, h->boot_id, predecessor, gw_wall_ms(), LOOP_MS, &unclean, &dead, &err) < 0)
         gw_log(GW_WARN, "boots.failed", json_pack("{so}", "error", gw_json_string(err.text)),
                "the record of boots: %s", err.text);
     h->boot_recorded = true;
+    if (dead.boot_id[0] != '\0')
+        say_dead(h, &dead);
     if (unclean < LOOP_BOOTS || predecessor != NULL)
         return;
     h->safe_mode = true;
@@ -38,7 +68,7 @@ void gw_safe_mode_leave(struct gw_host *h)
         return;
     h->safe_mode = false;
     (void)gw_boots_forgive(h->dir_fd, NULL);
-    gw_log(GW_INFO, "safe_mode.left", NULL, "a clean restart has left safe mode");
+    gw_log(GW_WARN, "safe_mode.left", NULL, "a clean restart has left safe mode: the policy of the file is in force again");
 }
 
 void gw_safe_mode_end(struct gw_host *h)

@@ -57,6 +57,8 @@ static void on_stop(struct gw_host *h, const struct gw_signal *sig)
 static void restart_by(struct gw_host *h, const struct gw_signal *sig, bool when_idle)
 {
     struct gw_ask ask = {.source = "signal",
+                         .reason = gw_signal_name(sig->number),
+                         .update = sig->number == SIGUSR2,
                          .when_idle = when_idle,
                          .wait_ms = -1,
                          .signal = gw_signal_name(sig->number),
@@ -89,6 +91,7 @@ static bool follow_intent(struct gw_host *h, const struct gw_signal *sig, const 
     struct gw_ask ask = {.source = "signal",
                          .reason = intent.reason,
                          .force = intent.force,
+                         .update = sig->number == SIGUSR2,
                          .has_intent = true,
                          .wait_ms = intent.wait_ms,
                          .signal = gw_signal_name(sig->number),
@@ -126,7 +129,8 @@ static void on_term(struct gw_host *h, const struct gw_signal *sig)
         on_stop(h, sig);
 }
 
-static void on_usr1(struct gw_host *h, const struct gw_signal *sig)
+/* SIGUSR1 for a restart, SIGUSR2 for one with another program: the one on disk. */
+static void on_usr(struct gw_host *h, const struct gw_signal *sig)
 {
     const char *why_not = cannot_restart(h);
     if (follow_intent(h, sig, why_not))
@@ -137,7 +141,7 @@ static void on_usr1(struct gw_host *h, const struct gw_signal *sig)
         ignored(sig, why_not);
         return;
     }
-    if (gw_sched_authorized(h->sched, gw_restarts_now(h))) {
+    if (sig->number == SIGUSR1 && gw_sched_authorized(h->sched, gw_restarts_now(h))) {
         gw_restarts_look(h); // what was asked for inside goes now
         return;
     }
@@ -171,8 +175,14 @@ void gw_host_on_signal(void *host, const struct gw_signal *sig)
     case SIGINT:
         on_stop(h, sig);
         break;
+    case SIGQUIT:
+        if (h->app != NULL)
+            h->app->class->stands(h->app);
+        on_stop(h, sig);
+        break;
     case SIGUSR1:
-        on_usr1(h, sig);
+    case SIGUSR2:
+        on_usr(h, sig);
         break;
     case SIGHUP:
         if (h->policy == NULL || h->state == GW_EXITED)

@@ -6,6 +6,8 @@
  * only a moment. */
 #include "host/inside.h"
 
+#include "os/boots.h"
+
 #include <fcntl.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -27,6 +29,8 @@ struct prepared {
     char bundle_head[2048]; /* a JSON object, without its end */
     char log_head[512];     /* the same of the log line, "" in the text format */
     char pid[16];
+    char stop_mark[560];    /* a file that says which boot was told to end and could not note it itself */
+    char boot_id[33];
 };
 
 static struct prepared prepared[2];
@@ -73,6 +77,8 @@ void gw_watchdog_arm(struct gw_host *h, uint64_t deadline_ms, const char *in_pha
     copy(p->reason, sizeof p->reason, bundle_reason);
     p->stop = strcmp(bundle_reason, "gateway.stop_shutdown_timeout") == 0;
     (void)snprintf(p->pid, sizeof p->pid, "%d", (int)getpid());
+    (void)snprintf(p->stop_mark, sizeof p->stop_mark, "%s/" GW_BOOTS_STOP_MARK, h->options.state_dir);
+    copy(p->boot_id, sizeof p->boot_id, h->boot_id);
     json_t *o = json_object();
     gw_json_set(o, "version", json_integer(1));
     gw_json_set(o, "reason", json_string(bundle_reason));
@@ -208,6 +214,14 @@ static void write_report(const struct prepared *p, const char *in_phase)
     (void)!write(STDERR_FILENO, said.text, said.n);
 }
 
+/* A stop that ends so is no crash, also where the loop has not even heard of it. */
+static void mark_stop(const struct prepared *p)
+{
+    int fd = open(p->stop_mark, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd >= 0)
+        (void)!write(fd, p->boot_id, strlen(p->boot_id));
+}
+
 void gw_watchdog_fire(void *host, bool stop)
 {
     const struct gw_host *h = host;
@@ -221,6 +235,8 @@ void gw_watchdog_fire(void *host, bool stop)
     if (child == 0) {
         // Lock and listeners must not live on in a child that hangs in the disk.
         (void)close_range(3, ~0u, 0);
+        if (index >= 0 && (stop || prepared[index].stop))
+            mark_stop(&prepared[index]);
         if (index >= 0)
             write_report(&prepared[index], in_phase);
         _exit(0);

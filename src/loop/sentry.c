@@ -14,7 +14,7 @@
 #include <unistd.h>
 #include <uv.h>
 
-static const int taken[] = {SIGTERM, SIGINT, SIGUSR1, SIGHUP};
+static const int taken[] = {SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGHUP};
 enum {
     KINDS = sizeof taken / sizeof *taken,
     DEPTH = 16,
@@ -164,7 +164,9 @@ static void take(struct gw_sentry *s, struct watch *w, int sig, const siginfo_t 
         if (sig == taken[i])
             record(s, i, si);
     uint64_t none = UINT64_MAX;
-    if ((sig == SIGTERM || sig == SIGINT) &&
+    if (sig == SIGQUIT && s->config.quit != NULL)
+        s->config.quit();
+    if ((sig == SIGTERM || sig == SIGINT || sig == SIGQUIT) &&
         atomic_compare_exchange_strong(&s->stop_deadline, &none, gw_now_ms() + s->config.stop_grace_ms))
         w->pass_on_ms = gw_now_ms() + PASS_ON_MS;
     (void)uv_async_send(&s->wake);
@@ -329,8 +331,12 @@ const char *gw_signal_name(int number)
         return "SIGTERM";
     case SIGINT:
         return "SIGINT";
+    case SIGQUIT:
+        return "SIGQUIT";
     case SIGUSR1:
         return "SIGUSR1";
+    case SIGUSR2:
+        return "SIGUSR2";
     case SIGHUP:
         return "SIGHUP";
     default:

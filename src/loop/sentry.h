@@ -23,7 +23,7 @@ struct gw_err;
 struct gw_sentry;
 
 struct gw_signal {
-    int number;    /* SIGTERM, SIGINT, SIGUSR1 or SIGHUP */
+    int number;    /* SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2 or SIGHUP */
     int code;      /* si_code: SI_USER, SI_QUEUE, SI_TKILL, SI_KERNEL … */
     pid_t pid;     /* of the sender; 0: the kernel or another pid namespace */
     uid_t uid;
@@ -35,6 +35,7 @@ struct gw_signal {
 struct gw_sentry_config {
     void (*signal)(void *ud, const struct gw_signal *sig); /* on the loop */
     void (*expired)(void *ud, bool stop); /* on the sentry's thread; must not return. stop: one that nobody took */
+    void (*quit)(void);                   /* on the sentry's thread, at a SIGQUIT, before the loop hears of it; or NULL */
     uint64_t stop_grace_ms;                                /* from a stop signal to expired(), see above */
     void *ud;
 };

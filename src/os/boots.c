@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -63,20 +64,49 @@ static void set_end(json_t *boot, const char *outcome, int64_t now_ms)
     gw_json_set(boot, "outcome", json_string(outcome));
 }
 
+/* One without an end of its own: found_at is when that is seen, which says at least that it was not later. */
+static void set_dead(json_t *boot, const char *outcome, int64_t now_ms)
+{
+    gw_json_set(boot, "ended_at", json_null());
+    gw_json_set(boot, "found_at", json_integer(now_ms));
+    gw_json_set(boot, "outcome", json_string(outcome));
+}
+
+static bool noted(const json_t *boot, const char *what)
+{
+    return json_is_true(json_object_get(boot, what));
+}
+
 static bool counts(const json_t *boot, int64_t now_ms, int64_t window_ms)
 {
     const char *outcome = json_string_value(json_object_get(boot, "outcome"));
-    int64_t ended = json_integer_value(json_object_get(boot, "ended_at"));
+    const json_t *end = json_object_get(boot, "ended_at");
+    int64_t ended = json_integer_value(json_is_integer(end) ? end : json_object_get(boot, "found_at"));
     bool unclean = outcome != NULL && (strcmp(outcome, "died") == 0 || strcmp(outcome, "failed") == 0);
     // A clock that was set back leaves ends in the future: they are not recent.
     return unclean && ended <= now_ms && now_ms - ended < window_ms;
 }
 
+/* The boot that the last resort has ended while it stopped; "" when there is none. */
+static void take_stop_mark(int dir_fd, char ret_boot_id[40])
+{
+    int fd = openat(dir_fd, GW_BOOTS_STOP_MARK, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+    ssize_t n = fd >= 0 ? read(fd, ret_boot_id, 39) : 0;
+    ret_boot_id[n > 0 ? n : 0] = '\0';
+    if (fd < 0)
+        return;
+    (void)close(fd);
+    (void)unlinkat(dir_fd, GW_BOOTS_STOP_MARK, 0);
+}
+
 int gw_boots_begin(int dir_fd, const char *boot_id, const char *replaces, int64_t now_ms, int64_t window_ms,
-                   unsigned *ret_unclean, struct gw_err *err)
+                   unsigned *ret_unclean, struct gw_boots_dead *ret_dead, struct gw_err *err)
 {
     json_t *boots, *own = json_object();
+    *ret_dead = (struct gw_boots_dead){.pid = 0};
     int damaged = load(dir_fd, &boots, err);
+    char stopped[40];
+    take_stop_mark(dir_fd, stopped);
     unsigned unclean = 0;
     for (size_t i = json_array_size(boots); i-- > 0;) {
         json_t *b = json_array_get(boots, i);
@@ -84,8 +114,18 @@ int gw_boots_begin(int dir_fd, const char *boot_id, const char *replaces, int64_
             (void)json_array_remove(boots, i);
             continue;
         }
-        if (json_object_get(b, "outcome") == NULL)
-            set_end(b, is(b, replaces) ? "clean" : "died", now_ms);
+        if (json_object_get(b, "outcome") == NULL && is(b, replaces)) {
+            set_end(b, "clean", now_ms);
+        } else if (json_object_get(b, "outcome") == NULL) {
+            bool died = !noted(b, "stopping") && !is(b, stopped);
+            set_dead(b, died ? "died" : "stopped", now_ms);
+            if (died && ret_dead->boot_id[0] == '\0') {
+                const char *id = json_string_value(json_object_get(b, "boot_id"));
+                (void)snprintf(ret_dead->boot_id, sizeof ret_dead->boot_id, "%s", id);
+                ret_dead->pid = (int)json_integer_value(json_object_get(b, "pid"));
+                ret_dead->started_at = json_integer_value(json_object_get(b, "started_at"));
+            }
+        }
         unclean += counts(b, now_ms, window_ms);
     }
     gw_json_set(own, "boot_id", json_string(boot_id));
@@ -98,13 +138,34 @@ int gw_boots_begin(int dir_fd, const char *boot_id, const char *replaces, int64_
     return rc < 0 ? rc : damaged;
 }
 
+int gw_boots_note(int dir_fd, const char *boot_id, const char *what, struct gw_err *err)
+{
+    json_t *boots;
+    int rc = load(dir_fd, &boots, err);
+    for (size_t i = 0; i < json_array_size(boots); i++)
+        if (is(json_array_get(boots, i), boot_id))
+            gw_json_set(json_array_get(boots, i), what, json_true());
+    if (rc == 0)
+        rc = save(dir_fd, boots, err);
+    json_decref(boots);
+    return rc;
+}
+
+static const char *outcome_of(const json_t *boot, bool clean)
+{
+    return clean                       ? "clean"
+           : noted(boot, "stopping") ? "stopped"
+           : noted(boot, "served")   ? "failed"
+                                     : "not_started";
+}
+
 int gw_boots_end(int dir_fd, const char *boot_id, bool clean, int64_t now_ms, struct gw_err *err)
 {
     json_t *boots;
     int rc = load(dir_fd, &boots, err);
     for (size_t i = 0; i < json_array_size(boots); i++)
         if (is(json_array_get(boots, i), boot_id))
-            set_end(json_array_get(boots, i), clean ? "clean" : "failed", now_ms);
+            set_end(json_array_get(boots, i), outcome_of(json_array_get(boots, i), clean), now_ms);
     if (rc == 0)
         rc = save(dir_fd, boots, err);
     json_decref(boots);
