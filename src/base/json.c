@@ -9,7 +9,8 @@
 int gw_json_parse(const char *text, size_t n, json_t **ret_value, struct gw_err *err)
 {
     json_error_t je;
-    json_t *v = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &je);
+    size_t mark = n > 0 ? gw_utf8_mark(text, n) : 0;
+    json_t *v = json_loadb(text + mark, n - mark, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &je);
     if (v == NULL)
         return gw_err_set(err, -EINVAL, "line %d, column %d: %s", je.line, je.column, je.text);
     *ret_value = v;

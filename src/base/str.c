@@ -135,6 +135,11 @@ static size_t utf8_char(const unsigned char *s, size_t n)
     return len;
 }
 
+size_t gw_utf8_mark(const char *s, size_t n)
+{
+    return n >= 3 && memcmp(s, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+}
+
 bool gw_utf8_valid(const char *s, size_t n)
 {
     for (size_t i = 0; i < n;) {

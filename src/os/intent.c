@@ -3,6 +3,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "base/sha.h"
+#include "base/str.h"
 #include "os/statedir.h"
 
 #include <errno.h>
@@ -127,7 +128,8 @@ static int check_text(const char *text, size_t n, pid_t pid, int64_t now_ms, str
 {
     json_error_t je;
     // No JSON_ALLOW_NUL: the reason is read as a C string.
-    json_t *o = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &je);
+    size_t mark = gw_utf8_mark(text, n);
+    json_t *o = json_loadb(text + mark, n - mark, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &je);
     if (o == NULL)
         return json_error_code(&je) == json_error_duplicate_key ? refuse(no, "duplicate", "a key comes twice")
                                                                 : refuse(no, "json", je.text);

@@ -97,6 +97,10 @@ static void json_keeps_integers_and_refuses_doubled_keys(void **state)
     assert_int_equal(gw_json_parse("{\"a\":1,\"a\":2}", 13, &v, &err), -EINVAL);
     assert_non_null(strstr(err.text, "line 1"));
     assert_int_equal(gw_json_parse("{} x", 4, &v, &err), -EINVAL);
+    assert_int_equal(gw_json_parse("\xef\xbb\xbf[]", 5, &v, &err), 0); // an editor's mark
+    json_decref(v);
+    assert_int_equal(gw_json_parse("\xef\xbb\xbf", 3, &v, &err), -EINVAL);
+    assert_int_equal(gw_json_parse("\xef\xbb", 2, &v, &err), -EINVAL);
     v = gw_json_stringn("\xff!", 2);
     assert_string_equal(json_string_value(v), "\xef\xbf\xbd!");
     json_decref(v);
