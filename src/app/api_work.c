@@ -148,7 +148,8 @@ static int api_submit(lua_State *L)
         spec.priority = (enum gw_priority)i;
     }
     lua_getfield(L, 1, "timeout_ms");
-    spec.timeout_ms = luaL_optinteger(L, -1, 0);
+    if (!lua_isnil(L, -1) && !gw_lua_ms(L, -1, 1, &spec.timeout_ms))
+        return luaL_error(L, "submit: timeout_ms " GW_MS_WORDS, 1);
     struct gw_err err = {0};
     json_t *input = NULL;
     struct gw_wait *wait = gw_wait_begin(L, cancel_store_wait, NULL);

@@ -4,6 +4,7 @@
 #include "base/json.h"
 #include "base/sha.h"
 #include "base/str.h"
+#include "base/time.h"
 #include "os/statedir.h"
 
 #include <errno.h>
@@ -115,9 +116,10 @@ static int check_object(json_t *o, pid_t pid, int64_t now_ms, struct gw_intent *
         return refuse(no, "force", "force is neither true nor false");
     intent.force = json_is_true(v);
     if ((v = json_object_get(o, "wait_ms")) != NULL) {
-        if (!json_is_integer(v) || json_integer_value(v) < 0)
-            return refuse(no, "wait_ms", "wait_ms is not a whole number from 0");
-        intent.wait_ms = json_integer_value(v);
+        char words[100];
+        (void)snprintf(words, sizeof words, "wait_ms " GW_MS_WORDS, 0);
+        if (!gw_json_ms(v, 0, &intent.wait_ms))
+            return refuse(no, "wait_ms", words);
     }
     *ret = intent;
     return 0;
