@@ -319,6 +319,8 @@ static void reacquire(struct gw_host *h)
     h->cannot_serve = false;
     h->succession.lost = (struct gw_err){0};
     (void)gw_restarts_accept(h);
+    h->mode = GW_MODE_IN_PROCESS; // there is nothing that could be handed over
+    gw_sched_set_mode(h->sched, gw_mode_name(h->mode));
     int rc = gw_boot_acquire(h, &err);
     if (rc < 0) {
         if (rc == -EBUSY)

@@ -259,8 +259,7 @@ static void do_follow(struct gw_control_client *c, json_t *request)
 static void answer_task(struct call *call, int code, const struct gw_task *task, const struct gw_err *err)
 {
     if (code < 0)
-        gw_control_refuse(call->client, call->id, gw_work_error_name(code),
-                          err != NULL && err->text[0] != '\0' ? err->text : gw_strerror(code));
+        gw_control_refuse(call->client, call->id, gw_work_error_name(code), gw_work_error_words(code, err));
     else
         gw_control_answer(call->client, call->id, gw_task_json(task));
     end(call);

@@ -57,6 +57,7 @@ static void on_stop(struct gw_host *h, const struct gw_signal *sig)
 static void restart_by(struct gw_host *h, const struct gw_signal *sig, bool when_idle)
 {
     struct gw_ask ask = {.source = "signal",
+                         .reason = gw_signal_name(sig->number),
                          .when_idle = when_idle,
                          .wait_ms = -1,
                          .signal = gw_signal_name(sig->number),
