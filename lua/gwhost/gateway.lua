@@ -30,14 +30,14 @@ local TASK_FIELDS = {
   label = http.text(200),
   title = http.text(1000),
   input = "table",
-  timeout_ms = http.integer(1, 7 * 24 * 3600 * 1000),
+  timeout_ms = http.ms(1),
   on_crash = http.one_of("lose", "retry"),
   on_interrupt = http.one_of("interrupt", "retry"),
 }
 local RUN_FIELDS = { handler = known_handler, label = http.text(200), title = http.text(1000), input = "table" }
 local RESTART_FIELDS = {
   reason = http.text(200),
-  wait_ms = http.integer(0, 1 << 53),
+  wait_ms = http.ms(0),
   force = "boolean",
   when = http.one_of("now", "idle"),
 }
@@ -67,7 +67,7 @@ end
 local function list(req)
   local query, refusal = http.query(req, { status = true, limit = true, after = true })
   if not query then return refusal end
-  local limit = query.limit and math.tointeger(tonumber(query.limit))
+  local limit = query.limit and query.limit:match("^%d+$") and math.tointeger(tonumber(query.limit))
   if query.limit and (not limit or limit < 1 or limit > 1000) then
     return http.fail("bad_request", "limit is not an integer from 1 to 1000")
   end

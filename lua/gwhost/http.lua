@@ -91,11 +91,11 @@ function http.one_of(...)
   end
 end
 
-function http.integer(min, max)
+--- Milliseconds, as everywhere.
+function http.ms(min)
   return function(value)
-    if math.type(value) ~= "integer" or value < min or value > max then
-      return ("is not an integer from %d to %d"):format(min, max)
-    end
+    local _, words = gwhost.ms(value, min)
+    return words
   end
 end
 

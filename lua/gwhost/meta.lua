@@ -126,6 +126,13 @@ gwhost.json = nil
 ---@param ms number
 function gwhost.sleep(ms) end
 
+--- Whole milliseconds from what somebody gave: a number from min (0) to ten years, its fraction left out; else nil and
+--- words that follow the name of the field.
+---@param value any
+---@param min integer?
+---@return integer? ms, string? words
+function gwhost.ms(value, min) end
+
 --- Runs fn in a new coroutine, at once until it first waits.
 ---@param fn function
 function gwhost.go(fn, ...) end

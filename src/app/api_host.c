@@ -12,6 +12,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <lauxlib.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,7 +48,7 @@ static void cancel_nap(struct gw_wait *wait)
 static int api_sleep(lua_State *L)
 {
     lua_Number ms = luaL_checknumber(L, 1);
-    luaL_argcheck(L, ms >= 0 && ms <= 1e12, 1, "milliseconds, 0 or more");
+    luaL_argcheck(L, ms >= 0 && ms <= (lua_Number)GW_MS_MAX, 1, "milliseconds, 0 to ten years");
     struct gw_lua_app *app = gw_lua_app_of(L);
     struct gw_wait *wait = gw_wait_begin(L, cancel_nap, NULL);
     struct nap *nap = gw_calloc(1, sizeof *nap);
@@ -58,6 +59,21 @@ static int api_sleep(lua_State *L)
     uv_update_time(app->env.loop); // a nap counts from now, not from the start of this turn
     (void)uv_timer_start(&nap->timer, wake, (uint64_t)(ms + 0.999), 0);
     return gw_wait_yield(L, wait);
+}
+
+static int api_ms(lua_State *L)
+{
+    int64_t ms, min = luaL_optinteger(L, 2, 0);
+    luaL_checkany(L, 1);
+    if (gw_lua_ms(L, 1, min, &ms)) {
+        lua_pushinteger(L, ms);
+        return 1;
+    }
+    char words[100];
+    (void)snprintf(words, sizeof words, GW_MS_WORDS, (int)min);
+    lua_pushnil(L);
+    lua_pushstring(L, words);
+    return 2;
 }
 
 // ---- small things ----
@@ -164,7 +180,8 @@ static int api_restart(lua_State *L)
         lua_getfield(L, 1, "force");
         ask.force = lua_toboolean(L, 4);
         lua_getfield(L, 1, "wait_ms");
-        ask.wait_ms = luaL_optinteger(L, 5, -1);
+        if (!lua_isnil(L, 5) && !gw_lua_ms(L, 5, 0, &ask.wait_ms))
+            return luaL_error(L, "restart: wait_ms " GW_MS_WORDS, 0);
         lua_getfield(L, 1, "source");
         const char *source = luaL_optstring(L, 6, "app");
         if (strcmp(source, "app") != 0 && strcmp(source, "http") != 0)
@@ -459,6 +476,7 @@ void gw_app_host_release(struct gw_lua_app *app)
 void gw_api_host(lua_State *L)
 {
     static const luaL_Reg functions[] = {{"sleep", api_sleep},       {"go", api_go},
+                                         {"ms", api_ms},
                                          {"log", api_log},           {"now", api_now},
                                          {"keep", api_keep},         {"kept", api_kept},
                                          {"status", api_status},     {"restart", api_restart},

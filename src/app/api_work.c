@@ -57,8 +57,8 @@ static int push_outcome(lua_State *L, void *ud)
         lua_setfield(L, -2, "code");
         // What the store says names files of this machine: it is for the log, not for whoever asks.
         bool store = strcmp(gw_work_error_name(o->code), "store_unavailable") == 0;
-        const char *words = o->err != NULL && o->err->text[0] != '\0' ? o->err->text : gw_strerror(o->code);
-        lua_pushstring(L, store ? "the task store cannot be used right now; try again in a moment" : words);
+        lua_pushstring(L, store ? "the task store cannot be used right now; try again in a moment"
+                                : gw_work_error_words(o->code, o->err));
         lua_setfield(L, -2, "message");
         return 2;
     }
@@ -148,7 +148,8 @@ static int api_submit(lua_State *L)
         spec.priority = (enum gw_priority)i;
     }
     lua_getfield(L, 1, "timeout_ms");
-    spec.timeout_ms = luaL_optinteger(L, -1, 0);
+    if (!lua_isnil(L, -1) && !gw_lua_ms(L, -1, 1, &spec.timeout_ms))
+        return luaL_error(L, "submit: timeout_ms " GW_MS_WORDS, 1);
     struct gw_err err = {0};
     json_t *input = NULL;
     struct gw_wait *wait = gw_wait_begin(L, cancel_store_wait, NULL);

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct gw_err;
 
@@ -19,3 +21,6 @@ json_t *gw_json_stringn(const char *s, size_t n);
 
 /* Sets key to value and takes the reference; a NULL value means JSON null. */
 void gw_json_set(json_t *object, const char *key, json_t *value);
+
+/* Milliseconds from a JSON number; see gw_ms_floor(). */
+bool gw_json_ms(const json_t *value, int64_t min, int64_t *ret_ms);

@@ -1,6 +1,7 @@
 #include "base/str.h"
 
 #include "base/err.h"
+#include "base/time.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -135,6 +136,11 @@ static size_t utf8_char(const unsigned char *s, size_t n)
     return len;
 }
 
+size_t gw_utf8_mark(const char *s, size_t n)
+{
+    return n >= 3 && memcmp(s, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+}
+
 bool gw_utf8_valid(const char *s, size_t n)
 {
     for (size_t i = 0; i < n;) {
@@ -218,7 +224,10 @@ bool gw_parse_duration(const char *s, uint64_t *ret_ms)
     } units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"", 1000}};
     for (size_t i = 0; i < sizeof units / sizeof *units; i++)
         if (strcmp(s + digits, units[i].unit) == 0) {
-            *ret_ms = strtoull(s, NULL, 10) * units[i].ms;
+            uint64_t n = strtoull(s, NULL, 10);
+            if (n > (uint64_t)GW_MS_MAX / units[i].ms)
+                return false;
+            *ret_ms = n * units[i].ms;
             return true;
         }
     return false;

@@ -27,6 +27,9 @@ void gw_buf_addf(struct gw_buf *b, const char *fmt, ...) __attribute__((format(p
 void gw_buf_drop(struct gw_buf *b, size_t n); /* removes the first n bytes */
 void gw_buf_fini(struct gw_buf *b);           /* frees; b is empty again */
 
+/* How many bytes at the beginning are a byte order mark, which editors put there and nobody means: 3 or 0. */
+size_t gw_utf8_mark(const char *s, size_t n);
+
 /* The greatest length <= max at which s can be cut without splitting a UTF-8 character. */
 size_t gw_utf8_clip(const char *s, size_t max);
 

@@ -20,3 +20,12 @@ int64_t gw_wall_ms(void)
     (void)clock_gettime(CLOCK_REALTIME, &ts);
     return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
+
+bool gw_ms_floor(double ms, int64_t min, int64_t *ret_ms)
+{
+    if (!(ms >= (double)min && ms <= (double)GW_MS_MAX)) // also what is no number
+        return false;
+    int64_t whole = (int64_t)ms;
+    *ret_ms = whole == 0 && ms > 0 ? 1 : whole;
+    return true;
+}

@@ -257,6 +257,8 @@ static void reacquire(struct gw_host *h)
         h->state = GW_EXITED;
         return;
     }
+    h->mode = GW_MODE_IN_PROCESS; // there is nothing that could be handed over
+    gw_sched_set_mode(h->sched, gw_mode_name(h->mode));
     int rc = gw_boot_acquire(h, &err);
     if (rc < 0) {
         if (rc == -EBUSY)

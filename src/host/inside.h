@@ -74,7 +74,7 @@ struct succession {
     int spare_fds[8];  /* kept so that the store can be opened again, whatever is accepted meanwhile */
     size_t spare_count;
     bool switch_waits; /* the application is closed, and it is not ready yet */
-    unsigned health_ms;
+    uint64_t health_ms;
     uint64_t spawned_ms;
     struct gw_limit limit; /* of the stage */
     struct gw_err lost; /* why the last one has failed */

@@ -48,6 +48,18 @@ static bool typed(struct gw_control_client *c, json_t *request, const char *key,
     return false;
 }
 
+/* The same for milliseconds; *ret_ms stays as it is when the field is absent or null. */
+static bool timed(struct gw_control_client *c, json_t *request, const char *key, int min, int64_t *ret_ms)
+{
+    json_t *v = json_object_get(request, key);
+    if (v == NULL || json_is_null(v) || gw_json_ms(v, min, ret_ms))
+        return true;
+    char words[160];
+    (void)snprintf(words, sizeof words, "field '%s' " GW_MS_WORDS, key, min);
+    gw_control_refuse(c, json_object_get(request, "id"), "bad_request", words);
+    return false;
+}
+
 /* Refuses fields that nobody knows: a typing error must not mean something else. */
 static bool known(struct gw_control_client *c, json_t *request, const char *const *fields)
 {
@@ -130,12 +142,12 @@ static void do_restart(struct gw_control_client *c, json_t *request)
 {
     static const char *const fields[] = {"reason", "wait_ms", "force", "when", "update", "exec", "dry_run", NULL};
     json_t *id = json_object_get(request, "id");
+    int64_t wait_ms = -1;
     if (!known(c, request, fields) || !typed(c, request, "reason", JSON_STRING, "a string") ||
-        !typed(c, request, "wait_ms", JSON_INTEGER, "an integer") || !typed(c, request, "force", JSON_TRUE, "a boolean") ||
+        !timed(c, request, "wait_ms", 0, &wait_ms) || !typed(c, request, "force", JSON_TRUE, "a boolean") ||
         !typed(c, request, "update", JSON_TRUE, "a boolean") || !typed(c, request, "dry_run", JSON_TRUE, "a boolean") ||
         !typed(c, request, "when", JSON_STRING, "a string") || !typed(c, request, "exec", JSON_STRING, "a string"))
         return;
-    json_t *wait = json_object_get(request, "wait_ms");
     const char *when = text(request, "when");
     struct gw_ask ask = {.source = "control",
                          .reason = text(request, "reason"),
@@ -145,13 +157,9 @@ static void do_restart(struct gw_control_client *c, json_t *request)
                          .has_intent = true,
                          .exec = text(request, "exec"),
                          .requester = requester(c),
-                         .wait_ms = json_is_integer(wait) ? json_integer_value(wait) : -1};
+                         .wait_ms = wait_ms};
     if (when != NULL && strcmp(when, "idle") != 0 && strcmp(when, "now") != 0) {
         gw_control_refuse(c, id, "bad_request", "field 'when' is not \"now\" or \"idle\"");
-        return;
-    }
-    if (json_is_integer(wait) && ask.wait_ms < 0) {
-        gw_control_refuse(c, id, "bad_request", "field 'wait_ms' is less than 0");
         return;
     }
     if (json_is_true(json_object_get(request, "dry_run"))) {
@@ -248,8 +256,7 @@ static void do_follow(struct gw_control_client *c, json_t *request)
 static void answer_task(struct call *call, int code, const struct gw_task *task, const struct gw_err *err)
 {
     if (code < 0)
-        gw_control_refuse(call->client, call->id, gw_work_error_name(code),
-                          err != NULL && err->text[0] != '\0' ? err->text : gw_strerror(code));
+        gw_control_refuse(call->client, call->id, gw_work_error_name(code), gw_work_error_words(code, err));
     else
         gw_control_answer(call->client, call->id, gw_task_json(task));
     end(call);
@@ -317,7 +324,7 @@ static void do_submit(struct gw_control_client *c, json_t *request)
     json_t *id = json_object_get(request, "id");
     struct gw_task_spec spec = {.priority = GW_PRIORITY_NORMAL};
     if (!has_work(c, request) || !known(c, request, fields) || !typed(c, request, "input", JSON_OBJECT, "an object") ||
-        !typed(c, request, "timeout_ms", JSON_INTEGER, "an integer") ||
+        !timed(c, request, "timeout_ms", 1, &spec.timeout_ms) ||
         !retry_field(c, request, "on_crash", "lose", &spec.retry_on_crash) ||
         !retry_field(c, request, "on_interrupt", "interrupt", &spec.retry_on_interrupt))
         return;
@@ -329,7 +336,6 @@ static void do_submit(struct gw_control_client *c, json_t *request)
     spec.label = text(request, "label");
     spec.title = text(request, "title");
     spec.input = json_object_get(request, "input");
-    spec.timeout_ms = json_integer_value(json_object_get(request, "timeout_ms"));
     spec.idempotency_key = text(request, "idempotency_key");
     const char *priority = text(request, "priority");
     for (int i = 0; priority != NULL && i <= 3; i++) {

@@ -110,7 +110,8 @@ static void on_late(struct gw_limit *limit)
     struct gw_host *h = limit->data;
     static const char *const doing[] = {"",       "say its version", "get ready", "",
                                         "start", "take the connections", ""};
-    fail(h, -ETIMEDOUT, "it did not %s within %u ms", doing[h->succession.stage], h->succession.health_ms);
+    fail(h, -ETIMEDOUT, "it did not %s within %llu ms", doing[h->succession.stage],
+         (unsigned long long)h->succession.health_ms);
 }
 
 static void arm(struct gw_host *h)
@@ -301,7 +302,7 @@ void gw_succession_prove(struct gw_host *h, const char *program, bool update, in
     s->update = update;
     s->moves = false;
     s->version[0] = '\0';
-    s->health_ms = health_ms > 0 ? (unsigned)health_ms : GW_HEALTH_MS;
+    s->health_ms = health_ms > 0 ? (uint64_t)health_ms : GW_HEALTH_MS;
     s->stage = GW_SUCC_CHECKING;
     arm(h);
     gw_work_tidy(h->work); // there is time for it now, and not at the switch

@@ -31,6 +31,7 @@ struct prepared {
     char pid[16];
     char stop_mark[560];    /* a file that says which boot was told to end and could not note it itself */
     char boot_id[33];
+    int64_t utc_offset_ms;  /* of the text format's times: localtime_r() takes a lock */
 };
 
 static struct prepared prepared[2];
@@ -79,6 +80,10 @@ void gw_watchdog_arm(struct gw_host *h, uint64_t deadline_ms, const char *in_pha
     (void)snprintf(p->pid, sizeof p->pid, "%d", (int)getpid());
     (void)snprintf(p->stop_mark, sizeof p->stop_mark, "%s/" GW_BOOTS_STOP_MARK, h->options.state_dir);
     copy(p->boot_id, sizeof p->boot_id, h->boot_id);
+    time_t now = time(NULL);
+    struct tm tm = {0};
+    (void)localtime_r(&now, &tm);
+    p->utc_offset_ms = (int64_t)tm.tm_gmtoff * 1000;
     json_t *o = json_object();
     gw_json_set(o, "version", json_integer(1));
     gw_json_set(o, "reason", json_string(bundle_reason));
@@ -157,6 +162,24 @@ static void add_stamp(struct line *l, int64_t ms)
     add(l, "Z");
 }
 
+/* The beginning of a line in the text format, as base/log.c writes it. */
+static void add_head(struct line *l, const struct prepared *p, int64_t now)
+{
+    int64_t ms = (now + p->utc_offset_ms) % 86400000;
+    add_number(l, ms / 3600000, 2);
+    add(l, ":");
+    add_number(l, ms / 60000 % 60, 2);
+    add(l, ":");
+    add_number(l, ms / 1000 % 60, 2);
+    add(l, ".");
+    add_number(l, ms % 1000, 3);
+    add(l, " ");
+    for (size_t n = strlen(p->pid); n < 5; n++)
+        add(l, " ");
+    add(l, p->pid);
+    add(l, " error ");
+}
+
 static void write_report(const struct prepared *p, const char *in_phase)
 {
     int64_t now = gw_wall_ms();
@@ -184,7 +207,8 @@ static void write_report(const struct prepared *p, const char *in_phase)
         add_number(&said, now, 1);
         add(&said, "}\n");
     } else {
-        add(&said, "error watchdog.fired       a budget ran out and the host did not end by itself; it is ended phase=");
+        add_head(&said, p, now);
+        add(&said, "watchdog.fired       a budget ran out and the host did not end by itself; it is ended phase=");
         add(&said, in_phase);
         add(&said, "\n");
     }
@@ -207,7 +231,8 @@ static void write_report(const struct prepared *p, const char *in_phase)
         add(&said, p->reason);
         add(&said, "\"}\n");
     } else {
-        add(&said, "error bundle.written       a report is in ");
+        add_head(&said, p, now);
+        add(&said, "bundle.written       a report is in ");
         add(&said, path.text);
         add(&said, "\n");
     }

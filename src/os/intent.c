@@ -3,6 +3,8 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "base/sha.h"
+#include "base/str.h"
+#include "base/time.h"
 #include "os/statedir.h"
 
 #include <errno.h>
@@ -114,9 +116,10 @@ static int check_object(json_t *o, pid_t pid, int64_t now_ms, struct gw_intent *
         return refuse(no, "force", "force is neither true nor false");
     intent.force = json_is_true(v);
     if ((v = json_object_get(o, "wait_ms")) != NULL) {
-        if (!json_is_integer(v) || json_integer_value(v) < 0)
-            return refuse(no, "wait_ms", "wait_ms is not a whole number from 0");
-        intent.wait_ms = json_integer_value(v);
+        char words[100];
+        (void)snprintf(words, sizeof words, "wait_ms " GW_MS_WORDS, 0);
+        if (!gw_json_ms(v, 0, &intent.wait_ms))
+            return refuse(no, "wait_ms", words);
     }
     *ret = intent;
     return 0;
@@ -127,7 +130,8 @@ static int check_text(const char *text, size_t n, pid_t pid, int64_t now_ms, str
 {
     json_error_t je;
     // No JSON_ALLOW_NUL: the reason is read as a C string.
-    json_t *o = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &je);
+    size_t mark = gw_utf8_mark(text, n);
+    json_t *o = json_loadb(text + mark, n - mark, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &je);
     if (o == NULL)
         return json_error_code(&je) == json_error_duplicate_key ? refuse(no, "duplicate", "a key comes twice")
                                                                 : refuse(no, "json", je.text);

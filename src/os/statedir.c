@@ -160,7 +160,7 @@ static int token_from(const char *path, char **ret_token, struct gw_err *err)
         return rc;
     while (n > 0 && isspace((unsigned char)text[n - 1]))
         text[--n] = '\0';
-    char *start = text;
+    char *start = text + gw_utf8_mark(text, n);
     while (isspace((unsigned char)*start))
         start++;
     if (*start == '\0' || strlen(start) != n - (size_t)(start - text))

@@ -1,13 +1,12 @@
 #include "policy/answer.h"
 
 #include "base/str.h"
+#include "base/time.h"
 #include "script/door.h"
 
 #include <lauxlib.h>
 #include <stdio.h>
 #include <string.h>
-
-#define TEN_YEARS_MS INT64_C(315360000000)
 
 static const char *const mode_names[] = {"in_process", "respawn", "reexec", "supervised"};
 enum { MODES = sizeof mode_names / sizeof *mode_names };
@@ -72,7 +71,7 @@ static int64_t whole(lua_State *L, int idx, const char *what, int64_t min)
     lua_Integer n = lua_type(L, idx) == LUA_TNUMBER ? lua_tointegerx(L, idx, &exact) : 0;
     if (!exact || n < min)
         luaL_error(L, "%s %s, which is not an integer >= %d", what, shown(L, idx), (int)min);
-    if (n > TEN_YEARS_MS)
+    if (n > GW_MS_MAX)
         luaL_error(L, "%s %s, which is more than ten years", what, shown(L, idx));
     return n;
 }

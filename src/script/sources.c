@@ -219,6 +219,17 @@ struct gw_sources *gw_sources_unpack(const char *data, size_t n)
 
 // ---- compiling ----
 
+/* What is left out at the beginning, as luaL_loadfilex() does: a byte order mark, and a first line for the shell, but not
+ * its end, so that lines keep their numbers. */
+static size_t lead(const struct source *f)
+{
+    size_t n = gw_utf8_mark(f->text, f->len);
+    if (n < f->len && f->text[n] == '#')
+        while (n < f->len && f->text[n] != '\n')
+            n++;
+    return n;
+}
+
 /* A syntax error as "PATH:LINE: message": Lua shortens long names, so its own is cut off. */
 static int syntax_error(lua_State *L, const char *path, struct gw_err *err)
 {
@@ -239,9 +250,10 @@ int gw_sources_compile(struct gw_sources *s, lua_State *L, const char *path, str
         return rc;
     if (!lua_checkstack(L, 2))
         return gw_err_set(err, -ENOMEM, "%s: out of memory", path);
-    if (f->len > 0 && f->text[0] == LUA_SIGNATURE[0])
+    size_t skip = lead(f);
+    if (skip < f->len && f->text[skip] == LUA_SIGNATURE[0])
         return gw_err_set(err, -EINVAL, "%s:1: not Lua text", path);
-    switch (luaL_loadbufferx(L, f->text, f->len, f->chunk, "t")) {
+    switch (luaL_loadbufferx(L, f->text + skip, f->len - skip, f->chunk, "t")) {
     case LUA_OK:
         return 0;
     case LUA_ERRMEM:

@@ -39,7 +39,8 @@ struct gw_buf;
 void gw_sources_pack(const struct gw_sources *s, struct gw_buf *out);
 struct gw_sources *gw_sources_unpack(const char *data, size_t n);
 
-/* Compiles path from s (text chunks only, chunk name "@PATH") and leaves the function on the stack.
+/* Compiles path from s (text chunks only, chunk name "@PATH"; a byte order mark and a first line that begins with '#'
+ * are passed over, as lua does) and leaves the function on the stack.
  * Returns 0 or a negative errno; a syntax error gives "FILE:LINE: message". Raises nothing. */
 int gw_sources_compile(struct gw_sources *s, lua_State *L, const char *path, struct gw_err *err);
 

@@ -3,6 +3,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "base/str.h"
+#include "base/time.h"
 
 #include <errno.h>
 #include <lauxlib.h>
@@ -420,4 +421,17 @@ int gw_lua_open_json(lua_State *L)
     lua_pushlightuserdata(L, NULL);
     lua_setfield(L, -2, "null");
     return 1;
+}
+
+bool gw_lua_ms(lua_State *L, int idx, int64_t min, int64_t *ret_ms)
+{
+    if (lua_type(L, idx) != LUA_TNUMBER)
+        return false;
+    if (!lua_isinteger(L, idx))
+        return gw_ms_floor(lua_tonumber(L, idx), min, ret_ms);
+    lua_Integer ms = lua_tointeger(L, idx);
+    if (ms < min || ms > GW_MS_MAX)
+        return false;
+    *ret_ms = ms;
+    return true;
 }

@@ -8,6 +8,8 @@
 
 #include <jansson.h>
 #include <lua.h>
+#include <stdbool.h>
+#include <stdint.h>
 
 struct gw_err;
 
@@ -28,3 +30,6 @@ void gw_lua_mark_array(lua_State *L);
 
 /* Pushes the module table {encode, decode, null, array, object}. decode raises with line and column. */
 int gw_lua_open_json(lua_State *L);
+
+/* Milliseconds from the number at idx; see gw_ms_floor(). Raises nothing. */
+bool gw_lua_ms(lua_State *L, int idx, int64_t min, int64_t *ret_ms);

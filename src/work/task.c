@@ -165,6 +165,13 @@ char *gw_task_bound_text(const char *text, size_t max)
     return bounded;
 }
 
+const char *gw_work_error_words(int code, const struct gw_err *err)
+{
+    if (err != NULL && err->text[0] != '\0')
+        return err->text;
+    return code == -ESHUTDOWN ? "draining: no new work is taken; try again in a moment" : gw_strerror(code);
+}
+
 const char *gw_work_error_name(int code)
 {
     switch (code) {

@@ -159,6 +159,8 @@ void gw_work_boundary(struct gw_work *w);
 /* ---- tasks ---- */
 /* The API's name of a negative code that this header's callbacks are given: "draining", "busy" … */
 const char *gw_work_error_name(int code);
+/* What to tell whoever asked: err's words, else those of code. */
+const char *gw_work_error_words(int code, const struct gw_err *err);
 
 /* Called with code 0 and the accepted task once it is durable (existing is true when an idempotency key
  * named an earlier one), or with -EINVAL (unknown lane, bad field), -EBUSY (queue limit), -ESHUTDOWN (fence),

@@ -118,6 +118,11 @@ t.test("compacting runs are aborted first and answered 503 aborted, others are w
   }
   t.ask_until("both runs", function() return host:get("/v1/status").json.work.runs == 2 end)
   host:signal("sigusr1")
+  t.eq(host:wait("restart.accepted").reason, "SIGUSR1")
+  host:wait("drain.started")
+  local refused = host:post("/v1/runs", { handler = "echo" })
+  t.eq(refused.status, 503)
+  t.match(refused.json.error.message, "^draining: no new work is taken")
   t.join(jobs)
   t.eq(compacting.status, 503)
   t.eq(compacting.json.error.code, "aborted")

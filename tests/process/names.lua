@@ -3,7 +3,7 @@ local t = require("support.harness")
 local uv = require("luv")
 
 local POLICY = [[return { authorize_sigusr1 = function() return true end,
-  restart_mode = function(ctx) return ctx.reason ~= "gateway.restart" and ctx.reason or "in_process" end }]]
+  restart_mode = function() return "in_process" end }]]
 
 --- The pid of the host that answers at a unix socket; nil: nobody.
 local function who_at(path)
@@ -82,7 +82,7 @@ s = socket.socket(socket.AF_UNIX) if path.startswith("/") else socket.socket(soc
 s.bind(path if path.startswith("/") else ("::", int(path)))
 s.listen(16)
 if gone: os.unlink(path)
-os.dup2(s.fileno(), 3)
+os.dup2(os.dup2(s.fileno(), 60), 3) # it may be 3 already, and closed at the exec
 os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="web")
 os.execv(sys.argv[3], sys.argv[3:])
 ]]
@@ -109,7 +109,7 @@ s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
 s.bind(("::", int(sys.argv[1])))
 s.listen(16)
 os.dup2(s.fileno(), 200) # as the manager itself, which goes on holding it
-os.dup2(s.fileno(), 3)
+os.dup2(os.dup2(s.fileno(), 60), 3) # it may be 3 already, and closed at the exec
 os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
 os.execv(sys.argv[2], sys.argv[2:])]], tostring(port) } })
   t.eq(host:wait("listener.unwanted").address, "[::]:" .. port)

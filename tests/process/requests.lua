@@ -296,4 +296,65 @@ t.test("whatever a crash leaves of the history costs itself only, and what it le
   t.eq(#t.start({ state_dir = host.state_dir }):all("restart.outcome"), 0, "it is told once")
 end)
 
+t.test("a number of milliseconds is good, or refused, alike at every door", function()
+  local host = t.start({ policy = [[return { restart_mode = function() return "in_process" end,
+    drain_budget = function(ctx) return ctx.intent and ctx.intent.wait_ms or 777 end,
+    authorize_sigusr1 = function() return false end }]], app = [[
+    local gwhost, gateway = require("gwhost"), require("gwhost.gateway")
+    return { start = function(ctx)
+      gwhost.go(function()
+        for _, text in ipairs({ "-1", "0.5", "1500.7", "315360000000", "315360000001", "1e300", '"5"', "true" }) do
+          local ok, why = pcall(gwhost.submit, { handler = "echo", timeout_ms = gwhost.json.decode(text) })
+          gwhost.log("info", "timeout", { text = text, good = ok or not tostring(why):find("timeout_ms") })
+        end
+      end)
+      return gateway.start(ctx)
+    end }]] })
+  local doors = {
+    control = function(text)
+      local c = t.connect(host, "unix:" .. host.state_dir .. "/control.sock")
+      c:send('{"id":1,"op":"restart","dry_run":true,"wait_ms":' .. text .. "}\n")
+      c:until_match('"id":1[,}][^\n]*\n')
+      local answer = t.json.decode(c.data:match('([^\n]*"id":1[,}][^\n]*)\n'))
+      c:close()
+      return answer.ok, answer.ok and answer.result.budget_ms or answer.error.message
+    end,
+    http = function(text)
+      local answer = host:post("/v1/restart", '{"wait_ms":' .. text .. "}")
+      if answer.status ~= 202 then return false, answer.json.error.message end
+      local accepted = host:wait("restart.accepted")
+      host:wait("restart.outcome")
+      return true, accepted.wait_ms
+    end,
+    intent = function(text)
+      t.write(host.state_dir .. "/restart-intent.json",
+        ('{"kind":"gateway-restart","pid":%d,"created_at_ms":%d,"wait_ms":%s}'):format(host.pid, os.time() * 1000, text))
+      host:signal("sigusr1")
+      local e = host:wait("restart.accepted", function() return true end, 3000)
+      host:wait("restart.outcome")
+      return true, e.wait_ms
+    end,
+  }
+  for text, ms in pairs({ ["0.5"] = 1, ["1500.7"] = 1500, ["315360000000"] = 315360000000, ["1"] = 1 }) do
+    for name, door in pairs(doors) do
+      local good, got = door(text)
+      t.ok(good, name .. " " .. text .. ": " .. tostring(got))
+      t.eq(got, ms, name .. " " .. text)
+    end
+  end
+  doors.intent = nil -- what it refuses it says in the log: tests/unit/os/test_intent.c
+  for _, text in ipairs({ "-1", "315360000001", "9007199254740992", "1e300", '"5"', "true" }) do
+    for name, door in pairs(doors) do
+      local good, why = door(text)
+      t.eq(good, false, name .. " " .. text)
+      t.match(why, "wait_ms' is not a number of milliseconds from 0 to 315360000000")
+    end
+  end
+  host:wait("app.log", function(e) return e.text == "true" end)
+  for _, e in ipairs(host:all("app.log")) do
+    t.eq(e.good, e.text == "1500.7" or e.text == "315360000000", e.text)
+  end
+  host:stop()
+end)
+
 t.main()

@@ -110,6 +110,8 @@ t.test("an application whose close spins in Lua is forced out after 25 s, with a
   local restarting = t.start({ app = SPIN, policy = [[return {
     authorize_sigusr1 = function() return true end, drain_budget = function() return 0 end }]] })
   local stopping = t.start({ app = SPIN })
+  local in_text = t.start({ app = SPIN, args = { "--log-format", "text" }, ready = false })
+  t.until_true("a start", function() return table.concat(in_text.lines, "\n"):find("host.ready", 1, true) end)
   -- A new main chunk that hangs where no limit of Lua reaches is forced out too; a start that only takes its time after a forced restart is not.
   local quick = 'local g = require "gwhost" return { start = function(ctx) %s return { close = function() end } end }'
   local preparing = t.start({ app = quick:format("") })
@@ -132,12 +134,20 @@ t.test("an application whose close spins in Lua is forced out after 25 s, with a
   force(preparing)
   force(slow)
   stopping:signal("sigterm")
+  in_text:signal("sigterm")
   stuck:signal("sigterm")
   local jobs = {
     t.go(function() forced(restarting, "gateway.restart_shutdown_timeout") end),
     t.go(function() forced(stopping, "gateway.stop_shutdown_timeout") end),
     t.go(function() forced(stuck, "gateway.stop_shutdown_timeout") end),
     t.go(function() forced(preparing, "gateway.restart_shutdown_timeout") end),
+    t.go(function()
+      t.eq(in_text:wait_exit(60000), 1)
+      local lines = table.concat(in_text.lines, "\n")
+      for _, event in ipairs({ "watchdog.fired", "bundle.written" }) do
+        t.match(lines, "%f[^\n%z]%d%d:%d%d:%d%d%.%d%d%d +" .. in_text.pid .. " error " .. event .. "  ")
+      end
+    end),
     t.go(function() t.eq(slow:wait("host.ready", nil, 60000).generation, 2) end),
   }
   t.join(jobs, 70000)

@@ -2,7 +2,7 @@
 local t = require("support.harness")
 
 local RESTARTS = { "in_process", "respawn", "reexec" }
-local POLICY = [[return { restart_mode = function(ctx) return ctx.reason ~= "gateway.restart" and ctx.reason or "in_process" end,
+local POLICY = [[return { restart_mode = function(ctx) return ctx.reason ~= "SIGUSR1" and ctx.reason or "in_process" end,
   authorize_sigusr1 = function() return true end }]]
 
 --- Runs a command of this host, its own program, in the shell; returns whether it went well and what it printed.

@@ -3,6 +3,7 @@
 #include "base/json.h"
 #include "base/sha.h"
 #include "base/str.h"
+#include "base/time.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -97,6 +98,10 @@ static void json_keeps_integers_and_refuses_doubled_keys(void **state)
     assert_int_equal(gw_json_parse("{\"a\":1,\"a\":2}", 13, &v, &err), -EINVAL);
     assert_non_null(strstr(err.text, "line 1"));
     assert_int_equal(gw_json_parse("{} x", 4, &v, &err), -EINVAL);
+    assert_int_equal(gw_json_parse("\xef\xbb\xbf[]", 5, &v, &err), 0); // an editor's mark
+    json_decref(v);
+    assert_int_equal(gw_json_parse("\xef\xbb\xbf", 3, &v, &err), -EINVAL);
+    assert_int_equal(gw_json_parse("\xef\xbb", 2, &v, &err), -EINVAL);
     v = gw_json_stringn("\xff!", 2);
     assert_string_equal(json_string_value(v), "\xef\xbf\xbd!");
     json_decref(v);
@@ -111,6 +116,45 @@ static void digests_match_the_published_vectors(void **state)
     assert_string_equal(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
 }
 
+/* The same numbers are good, and mean the same, at every door: these are what the doors ask. */
+static void milliseconds_have_one_range_and_lose_their_fraction(void **state)
+{
+    static const struct {
+        const char *json;
+        int64_t from_0, from_1; /* -1: refused */
+    } cases[] = {{"-1", -1, -1},       {"-0.5", -1, -1},
+                 {"0", 0, -1},         {"0.0", 0, -1},
+                 {"0.5", 1, -1},       {"1", 1, 1},
+                 {"1500.7", 1500, 1500}, {"315360000000", GW_MS_MAX, GW_MS_MAX},
+                 {"315360000001", -1, -1}, {"315360000000.5", -1, -1},
+                 {"9007199254740992", -1, -1}, {"9223372036854775807", -1, -1},
+                 {"1e300", -1, -1},    {"-1e300", -1, -1},
+                 {"\"5\"", -1, -1},    {"true", -1, -1},
+                 {"null", -1, -1},     {"[5]", -1, -1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int min = 0; min < 2; min++) {
+            int64_t ms = -1, want = min == 0 ? cases[i].from_0 : cases[i].from_1;
+            json_t *v = NULL;
+            assert_int_equal(gw_json_parse(cases[i].json, strlen(cases[i].json), &v, NULL), 0);
+            assert_int_equal(gw_json_ms(v, min, &ms), want >= 0);
+            assert_int_equal(ms, want);
+            json_decref(v);
+        }
+    int64_t ms;
+    assert_false(gw_ms_floor(0.0 / 0.0, 0, &ms));
+}
+
+static void a_duration_is_at_most_ten_years(void **state)
+{
+    uint64_t ms = 0;
+    assert_true(gw_parse_duration("87600h", &ms));
+    assert_int_equal(ms, GW_MS_MAX);
+    assert_true(gw_parse_duration("315360000000ms", &ms));
+    static const char *const bad[] = {"87601h", "315360000001ms", "999999999999h", "315360001", "-1", "1.5s", "5d", "", "s"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_false(gw_parse_duration(bad[i], &ms));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -122,6 +166,8 @@ int main(void)
         cmocka_unit_test(secrets_are_equal_only_when_they_are),
         cmocka_unit_test(json_keeps_integers_and_refuses_doubled_keys),
         cmocka_unit_test(digests_match_the_published_vectors),
+        cmocka_unit_test(milliseconds_have_one_range_and_lose_their_fraction),
+        cmocka_unit_test(a_duration_is_at_most_ten_years),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -130,7 +130,8 @@ static void what_it_says_is_refused_by_name_and_removed(void **state)
         {"{" KIND PID AT ",\"force\":\"true\"}", "force"},
         {"{" KIND PID AT ",\"force\":null}", "force"},
         {"{" KIND PID AT ",\"wait_ms\":-1}", "wait_ms"},
-        {"{" KIND PID AT ",\"wait_ms\":1.5}", "wait_ms"},
+        {"{" KIND PID AT ",\"wait_ms\":315360000001}", "wait_ms"},
+        {"{" KIND PID AT ",\"wait_ms\":1e300}", "wait_ms"},
         {"{" KIND PID AT ",\"wait_ms\":\"5\"}", "wait_ms"},
         {"{" KIND PID AT ",\"wait_ms\":null}", "wait_ms"},
     };

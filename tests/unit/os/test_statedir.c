@@ -107,6 +107,24 @@ static void the_token_is_made_once_and_kept_private(void **state)
     (void)close(fd);
 }
 
+static void white_space_and_an_editors_mark_are_no_part_of_the_token(void **state)
+{
+    static const char *const texts[] = {"sesam", "sesam\r\n", "\xef\xbb\xbfsesam\n", "\xef\xbb\xbf  sesam \n\n"};
+    int fd;
+    struct gw_err err;
+    char *path = gw_asprintf("%s/t", dir);
+    assert_int_equal(gw_statedir_open(dir, &fd, &err), 0);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        char *token = NULL;
+        assert_int_equal(gw_file_write(fd, "t", texts[i], strlen(texts[i]), 0600, false, &err), 0);
+        assert_int_equal(gw_token_load(fd, dir, path, &token, &err), 0);
+        assert_string_equal(token, "sesam");
+        free(token);
+    }
+    free(path);
+    (void)close(fd);
+}
+
 static void an_empty_token_file_is_refused(void **state)
 {
     int fd;
@@ -152,6 +170,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(one_that_others_may_enter_is_refused_and_says_what_to_do, setup, teardown),
         cmocka_unit_test_setup_teardown(a_file_in_its_place_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(the_token_is_made_once_and_kept_private, setup, teardown),
+        cmocka_unit_test_setup_teardown(white_space_and_an_editors_mark_are_no_part_of_the_token, setup, teardown),
         cmocka_unit_test_setup_teardown(an_empty_token_file_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(a_write_replaces_the_whole_file_or_nothing, setup, teardown),
     };

@@ -206,6 +206,37 @@ static void a_syntax_error_names_file_and_line(void **state)
     free(path);
 }
 
+/* What `lua` runs is loaded, with its lines where they are; a mark is no way around the test for bytecode. */
+static void a_mark_and_a_first_line_for_the_shell_are_passed_over(void **state)
+{
+    static const struct {
+        const char *text;
+        int error_line; /* 0: it is good */
+    } cases[] = {{"\xef\xbb\xbfreturn 1", 0},        {"#!/usr/bin/env lua\nreturn 1", 0},
+                 {"\xef\xbb\xbf#!lua\nreturn 1", 0}, {"#!lua\r\nreturn 1\r\n", 0},
+                 {"#", 0},                            {"\xef\xbb\xbf", 0},
+                 {"#!lua\nx = = 2", 2},               {"\xef\xbb\xbfx = = 2", 1},
+                 {"\n#!lua", 2},                      {"\xef\xbb\xbf\033Lua", 1},
+                 {"#!lua\n\033Lua", 2},               {"\xff\xfer", 1}};
+    struct place *p = *state;
+    char *path = path_of(p, "a.lua");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct gw_err err;
+        put(p, "a.lua", cases[i].text);
+        p->s = gw_sources_unref(p->s);
+        p->s = gw_sources_new();
+        int rc = gw_sources_compile(p->s, p->L, path, &err);
+        assert_int_equal(rc, cases[i].error_line == 0 ? 0 : -EINVAL);
+        if (rc < 0) {
+            char *where = gw_asprintf("%s:%d: ", path, cases[i].error_line);
+            assert_int_equal(strncmp(err.text, where, strlen(where)), 0);
+            free(where);
+        }
+        lua_settop(p->L, 0);
+    }
+    free(path);
+}
+
 /* Runs text with `require` looking into the folder, and into lib/ for names that begin with "p.". */
 static int run(struct place *p, const char *text, struct gw_err *err)
 {
@@ -312,6 +343,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_frozen_snapshot_reads_nothing_more, set_up, tear_down),
         cmocka_unit_test_setup_teardown(only_regular_files_of_four_mebibytes_are_read, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_hash_covers_names_texts_and_their_order, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_mark_and_a_first_line_for_the_shell_are_passed_over, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_syntax_error_names_file_and_line, set_up, tear_down),
         cmocka_unit_test_setup_teardown(modules_are_found_and_loaded_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_folder_with_a_prefix_serves_only_its_own, set_up, tear_down),
