@@ -45,6 +45,8 @@ static const char usage_text[] =
     "                          $STATE_DIRECTORY, $XDG_STATE_HOME/gwhost, ~/.local/state/gwhost)\n"
     "  --set KEY=VALUE         ctx.vars.KEY in hooks and in the application; repeatable\n"
     "  --lane NAME=N[:QUEUE]   concurrency of a lane, and how many may queue; repeatable (default: main=4)\n"
+    "  --keep-tasks LIMITS     how long tasks that have ended are kept: age, number and size, as in the\n"
+    "                          default; what is left out is no limit (default: 7d,100000,1GiB)\n"
     "  --allow-exec            the built-in gateway may run commands\n"
     "  --token-file FILE       the bearer token (default: $GWHOST_TOKEN, else STATE/token)\n"
     "  --open                  no token; loopback and unix listeners only\n"
@@ -128,7 +130,7 @@ static bool add_variable(struct arguments *a, const char *word)
     return ok;
 }
 
-enum { OPT_POLICY = 256, OPT_APP, OPT_HANDLERS, OPT_LISTEN, OPT_STATE_DIR, OPT_SET, OPT_LANE, OPT_ALLOW_EXEC,
+enum { OPT_POLICY = 256, OPT_APP, OPT_HANDLERS, OPT_LISTEN, OPT_STATE_DIR, OPT_SET, OPT_LANE, OPT_KEEP_TASKS, OPT_ALLOW_EXEC,
        OPT_TOKEN_FILE, OPT_OPEN, OPT_DEFER, OPT_START, OPT_WATCH, OPT_LOG_FORMAT, OPT_LOG_LEVEL, OPT_VERSION,
        OPT_HELP };
 
@@ -139,6 +141,7 @@ static const struct option options[] = {{"policy", required_argument, NULL, OPT_
                                         {"state-dir", required_argument, NULL, OPT_STATE_DIR},
                                         {"set", required_argument, NULL, OPT_SET},
                                         {"lane", required_argument, NULL, OPT_LANE},
+                                        {"keep-tasks", required_argument, NULL, OPT_KEEP_TASKS},
                                         {"allow-exec", no_argument, NULL, OPT_ALLOW_EXEC},
                                         {"token-file", required_argument, NULL, OPT_TOKEN_FILE},
                                         {"open", no_argument, NULL, OPT_OPEN},
@@ -175,6 +178,10 @@ static int take_option(struct arguments *a, int option)
         return add_variable(a, optarg) ? -1 : usage_error("--set takes KEY=VALUE, not", optarg);
     case OPT_LANE:
         return add_lane(a, optarg) ? -1 : usage_error("--lane takes NAME=N[:QUEUE], not", optarg);
+    case OPT_KEEP_TASKS:
+        return gw_retention_parse(optarg, &a->host.keep)
+                   ? -1
+                   : usage_error("--keep-tasks takes an age, a number and a size, as 7d,100000,1GiB, or some of them, not", optarg);
     case OPT_ALLOW_EXEC:
         a->host.allow_exec = true;
         return -1;
@@ -282,6 +289,7 @@ int main(int argc, char **argv)
     gw_proc_fill_stdio();
     struct arguments a = {.format = GW_LOG_TEXT, .level = GW_INFO};
     a.host.defer_timeout_ms = GW_DEFER_TIMEOUT_MS;
+    (void)gw_retention_parse(GW_RETENTION, &a.host.keep);
     a.host.start_timeout_ms = GW_START_TIMEOUT_MS;
     a.host.vars = json_object();
     a.argv = gw_calloc((size_t)argc + 1, sizeof *a.argv);

@@ -56,7 +56,7 @@ static int push_outcome(lua_State *L, void *ud)
         lua_pushstring(L, gw_work_error_name(o->code));
         lua_setfield(L, -2, "code");
         // What the store says names files of this machine: it is for the log, not for whoever asks.
-        bool store = strcmp(gw_work_error_name(o->code), "store_unavailable") == 0;
+        bool store = o->code != -EINPROGRESS && strcmp(gw_work_error_name(o->code), "store_unavailable") == 0;
         lua_pushstring(L, store ? "the task store cannot be used right now; try again in a moment"
                                 : gw_work_error_words(o->code, o->err));
         lua_setfield(L, -2, "message");

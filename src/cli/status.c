@@ -104,6 +104,17 @@ static void show_work(const struct screen *s)
     label(s, "work");
     (void)printf("%s\n", b.data);
     gw_buf_fini(&b);
+    const char *store = json_string_value(json_object_get(s->status, "store"));
+    if (store != NULL && strcmp(store, "ok") != 0) {
+        char why[300];
+        int64_t waiting = number(work, "unwritten");
+        label(s, "store");
+        (void)printf("%s%s%s: %s", gw_text_colour(s->colours, GW_YELLOW), store, gw_text_colour(s->colours, GW_PLAIN),
+                     gw_text_of(s->status, "store_error", "no tasks are taken", why, sizeof why));
+        if (waiting > 0)
+            (void)printf("; %" PRId64 " %s for it", waiting, waiting == 1 ? "end waits" : "ends wait");
+        (void)printf("\n");
+    }
     json_object_foreach(json_object_get(work, "lanes"), name, lane) {
         char cell[65];
         gw_one_line(name, strlen(name), cell, sizeof cell);

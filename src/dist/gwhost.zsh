@@ -10,6 +10,7 @@ _gwhost_run() {
     '--state-dir[lock, token, store, bundles]:folder:_files -/' \
     '*--set[ctx.vars.KEY in hooks and the application]:KEY=VALUE:' \
     '*--lane[concurrency of a lane]:NAME=N:' \
+    '--keep-tasks[age, number and size of ended tasks that are kept]:LIMITS:' \
     '--allow-exec[the built-in gateway may run commands]' \
     '--token-file[the bearer token]:file:_files' \
     '--open[no token; loopback and unix listeners only]' \

@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { LOCK_RETRY_MS = 50, STORE_MS = 3000 };
+enum { LOCK_RETRY_MS = 50, STORE_MS = 10000 };
 
 static json_t *addresses(const struct gw_host *h)
 {
@@ -245,17 +245,29 @@ static void forget_old_intent(struct gw_host *h)
                "a restart intent that is older than this host stays: %s", err.text);
 }
 
-static void with_lock(struct gw_host *h)
+static void with_store(struct gw_host *h, const struct gw_err *unopened)
 {
-    struct gw_err err = {0};
-    forget_old_intent(h);
-    if (gw_boot_serve(h, &err) < 0 || load_token(h, &err) < 0 || gw_control_open(h, -1, &err) < 0 ||
-        gw_boot_own(h, false, &err) < 0 || gw_host_prepare_app(h, &err) < 0) {
+    struct gw_err err = *unopened;
+    if (err.code < 0 && err.code != -ENOTSUP)
+        err.code = -EIO; // but for a newer program's store it may be another one the next time
+    if (err.code < 0 || gw_host_prepare_app(h, &err) < 0) {
         give_up(h, &err);
         return;
     }
     gw_host_watch(h);
     gw_effects_run(h, GW_FX_START);
+}
+
+static void with_lock(struct gw_host *h)
+{
+    struct gw_err err = {0};
+    forget_old_intent(h);
+    if (gw_boot_serve(h, &err) < 0 || load_token(h, &err) < 0 || gw_control_open(h, -1, &err) < 0 ||
+        gw_boot_own(h, false, &err) < 0) {
+        give_up(h, &err);
+        return;
+    }
+    gw_boot_await_store(h, GW_HEALTH_MS, with_store);
 }
 
 int gw_boot_acquire(struct gw_host *h, struct gw_err *err)
@@ -383,31 +395,67 @@ int gw_boot_open_work(struct gw_host *h, bool goes_on, struct gw_err *err)
                                     .lanes = h->options.lanes,
                                     .lane_count = h->options.lane_count,
                                     .goes_on = goes_on,
+                                    .newer = h->standby.went_back != NULL,
                                     .retry_after_crash = !h->safe_mode,
+                                    .keep = h->options.keep,
                                     .ops = &gw_workload,
                                     .ud = h};
-    char *moved = NULL;
-    int rc = gw_work_open(&config, &h->work, &moved, err);
-    if (moved != NULL)
-        gw_log(GW_ERROR, "store.corrupt", json_pack("{so}", "moved_to", gw_json_string(moved)),
-               "the task store was damaged; it was moved to %s and a new one made: look there for lost tasks", moved);
-    free(moved);
+    if (!gw_boot_close_work(h)) // only where a disk has not answered since it was given up
+        return gw_err_set(err, -EBUSY, "the disk of the task store does not answer: what was written last is not done");
+    h->store_err = (struct gw_err){0};
+    h->store_down = false;
+    int rc = gw_work_open(&config, &h->work, err);
     if (rc < 0)
         return rc;
     h->env.work = h->work;
     rc = gw_workload_watch(h, err);
     if (rc < 0)
-        gw_boot_close_work(h, goes_on);
+        (void)gw_boot_close_work(h);
     return rc;
 }
 
-void gw_boot_close_work(struct gw_host *h, bool goes_on)
+static void on_store_timer(uv_timer_t *timer)
+{
+    struct gw_host *h = timer->data;
+    gw_boot_store_cb *then = h->store_then;
+    struct gw_err err = h->store_err;
+    h->store_then = NULL;
+    if (then == NULL || h->state == GW_EXITED)
+        return;
+    if (gw_work_is_open(h->work))
+        err.code = 0;
+    else if (err.code == 0)
+        (void)gw_err_set(&err, -ETIMEDOUT, "the task store was not opened in time: its disk is slow, or does not answer");
+    then(h, &err);
+}
+
+void gw_boot_await_store(struct gw_host *h, uint64_t max_ms, gw_boot_store_cb *then)
+{
+    const struct gw_err none = {0};
+    if (gw_work_is_open(h->work)) {
+        then(h, &none);
+        return;
+    }
+    h->store_then = then;
+    uv_update_time(&h->loop);
+    (void)uv_timer_start(&h->lock_timer, on_store_timer, max_ms, 0);
+}
+
+void gw_boot_store_known(struct gw_host *h)
+{
+    // Not from within the dispatch that has told it: what goes on may do anything.
+    if (h->store_then != NULL)
+        (void)uv_timer_start(&h->lock_timer, on_store_timer, 0, 0);
+}
+
+bool gw_boot_close_work(struct gw_host *h)
 {
     if (h->work == NULL)
-        return;
+        return true;
     gw_workload_unwatch(h);
-    h->work = gw_work_close(h->work, STORE_MS, goes_on);
     h->env.work = NULL;
+    h->work = gw_work_close(h->work, STORE_MS, false);
+    return h->work == NULL;
 }
 
 static void free_app(struct gw_app **app)
@@ -432,7 +480,7 @@ void gw_boot_close(struct gw_host *h)
     free_app(&h->next_app);
     free_app(&h->app);
     free_app(&h->old_app);
-    gw_boot_close_work(h, false);
+    bool released = gw_boot_close_work(h);
     if (h->net != NULL)
         gw_net_close(h->net, NULL, NULL);
     for (size_t i = 0; h->standby.active && !h->standby.arrived && i < h->socket_count; i++)
@@ -470,7 +518,10 @@ void gw_boot_close(struct gw_host *h)
     // Closed callbacks run here; what is left then is a child that has not died yet.
     for (int i = 0; i < 8; i++)
         (void)uv_run(&h->loop, UV_RUN_NOWAIT);
-    if (h->lock != NULL) {
+    if (h->lock != NULL && !released) {
+        gw_log(GW_ERROR, "store.stuck", NULL, "the disk of the task store does not answer; this host owns the state "
+               "directory until its process has ended");
+    } else if (h->lock != NULL) {
         h->lock = gw_lock_release(h->lock);
         if (!h->departed && ours)
             gw_log(GW_INFO, "lock.released", NULL, "the state directory is free");
@@ -494,6 +545,7 @@ void gw_boot_close(struct gw_host *h)
     (void)gw_sources_unref(h->good_sources);
     json_decref(h->env.kept);
     json_decref(h->continuation);
+    json_decref(h->store_older);
     free(h->token);
     free(h->unwanted);
     if (h->dir_fd >= 0)

@@ -152,8 +152,8 @@ static uint64_t forced_exit(const struct gw_host *h, uint64_t changed_ms, int64_
         .accepted_ms = d->accepted_ms,
         .changed_ms = changed_ms,
         .drain_ms = drain_ms,
-        // The next process has budgets of its own.
-        .extra_ms = h->succession.stage != GW_SUCC_NONE ? 2 * (int64_t)h->succession.health_ms : 0,
+        // The next process has budgets of its own, and so has letting go of the store.
+        .extra_ms = h->succession.stage != GW_SUCC_NONE ? 3 * (int64_t)h->succession.health_ms : 0,
         .end_at_ms = d->end_at_ms};
     return gw_budget_forced_exit(&plan);
 }

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SWEEP_MS = 1000 };
+enum { SWEEP_MS = 1000, STORE_SOON_MS = 1000 };
 
 // ---- asked for ----
 
@@ -36,6 +36,8 @@ static void ask_stop_budget(struct gw_host *h)
     if (!draining)
         *d = (struct drain){.limit = d->limit, .report = d->report, .end_at_ms = UINT64_MAX};
     d->accepted_ms = gw_now_ms();
+    if (h->work != NULL)
+        gw_work_keep_ends(h->work, false);
     if (h->state == GW_DRAINING_TO_STOP)
         gw_drain_ask(h, true);
     else
@@ -45,6 +47,7 @@ static void ask_stop_budget(struct gw_host *h)
 static void fence(struct gw_host *h)
 {
     gw_work_fence(h->work, h->drain.budget.accept_queue && !h->drain.to_stop);
+    gw_work_keep_ends(h->work, !h->drain.to_stop && h->mode != GW_MODE_SUPERVISED);
     unsigned runs = gw_work_abort_compacting(h->work);
     if (runs > 0)
         gw_log(GW_INFO, "work.aborted", json_pack("{sssisi}", "mode", "compacting", "tasks", 0, "runs", (int)runs),
@@ -98,7 +101,8 @@ static void take_back(struct gw_host *h)
     gw_boot_describe_lock(h);
     gw_log(GW_INFO, "lock.acquired", json_pack("{so}", "path", gw_json_string(h->options.state_dir)),
            "this host owns the state directory again");
-    if ((gw_net_wind_up(h->net) && gw_boot_listen(h, &err) < 0) || gw_boot_open_work(h, true, &err) < 0) {
+    gw_work_take_back(h->work);
+    if (gw_net_wind_up(h->net) && gw_boot_listen(h, &err) < 0) {
         h->cannot_serve = true;
         h->start_err = err;
     }
@@ -146,12 +150,9 @@ static void begin(struct gw_host *h)
     h->continuation = NULL;
 }
 
-static void start(struct gw_host *h)
+/* With the store or without it: nothing is given up because of it, and it comes back by itself. */
+static void start_now(struct gw_host *h, const struct gw_err *err)
 {
-    if (h->cannot_serve) {
-        gw_host_post(h, GW_EV_START_FAILED);
-        return;
-    }
     // Where another process was to come, nobody has looked at the files for this one yet.
     if (h->next_app == NULL && gw_host_prepare_app(h, &h->start_err) < 0) {
         gw_host_post(h, GW_EV_START_FAILED);
@@ -164,6 +165,14 @@ static void start(struct gw_host *h)
     h->next_sources = NULL;
     h->reverted = (struct gw_err){0};
     begin(h);
+}
+
+static void start(struct gw_host *h)
+{
+    if (h->cannot_serve)
+        gw_host_post(h, GW_EV_START_FAILED);
+    else
+        gw_boot_await_store(h, STORE_SOON_MS, start_now);
 }
 
 void gw_effects_start_limit(struct gw_host *h, uint64_t ms)
@@ -231,13 +240,14 @@ static void give_up(struct gw_host *h)
     free(h->standby.went_back); // told: what is asked for from here on is another restart
     h->standby.went_back = NULL;
     gw_net_refuse_held(h->net, 503, "draining", "the gateway failed to start and waits for its operator");
-    gw_boot_close_work(h, false);
+    bool released = gw_boot_close_work(h);
     gw_net_unlisten(h->net);
     h->socket_count = gw_listen_close(h->sockets, h->socket_count, false);
     struct gw_err err = {0};
     for (size_t i = 0; i < h->socket_count; i++)
         (void)gw_net_listen(h->net, h->sockets[i].fd, h->sockets[i].address, &err);
-    h->lock = gw_lock_release(h->lock);
+    if (released) // else what is written last is not done, and the directory is nobody else's
+        h->lock = gw_lock_release(h->lock);
     gw_log(GW_ERROR, "lock.released", NULL, "store, lock and listeners are given up; pid %d stays alive: mend the "
            "application, then kill -USR1 %d to try again, or kill %d to end it", getpid(), getpid(), getpid());
     gw_supervision_status(h, false, "Failed to start, and serves nothing: %s", h->start_err.text);
@@ -259,7 +269,7 @@ static void reacquire(struct gw_host *h)
     }
     h->mode = GW_MODE_IN_PROCESS; // there is nothing that could be handed over
     gw_sched_set_mode(h->sched, gw_mode_name(h->mode));
-    int rc = gw_boot_acquire(h, &err);
+    int rc = h->lock != NULL ? 0 : gw_boot_acquire(h, &err);
     if (rc < 0) {
         if (rc == -EBUSY)
             gw_boot_say_busy(h, "this host ends");

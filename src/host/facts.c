@@ -36,6 +36,8 @@ json_t *gw_facts_work(struct gw_host *h)
     gw_json_set(work, "tasks", json_integer(counts.tasks));
     gw_json_set(work, "runs", json_integer(counts.runs));
     gw_json_set(work, "queued", json_integer(counts.queued));
+    if (counts.unwritten > 0)
+        gw_json_set(work, "unwritten", json_integer(counts.unwritten));
     gw_json_set(work, "lanes", lanes);
     return work;
 }

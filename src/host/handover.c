@@ -77,6 +77,7 @@ json_t *gw_handover_go(struct gw_host *h)
     gw_json_set(o, "kept", json_incref(h->env.kept));
     gw_json_set(o, "update", json_boolean(r != NULL && r->update));
     gw_json_set(o, "safe_mode", json_boolean(h->safe_mode));
+    gw_json_set(o, "health_ms", json_integer(h->succession.health_ms));
     return o;
 }
 

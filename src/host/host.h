@@ -31,6 +31,7 @@ struct gw_host_options {
     json_t *vars;             /* --set */
     const struct gw_lane_spec *lanes;
     size_t lane_count;
+    struct gw_retention keep;
     bool allow_exec, open, watch;
     uint64_t defer_timeout_ms, start_timeout_ms;
     uint64_t child_nofile;    /* soft limit of open files before it was raised */

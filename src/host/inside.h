@@ -58,6 +58,7 @@ enum gw_succession_stage {
     GW_SUCC_CHECKING,
     GW_SUCC_PROVING,
     GW_SUCC_READY,
+    GW_SUCC_LETTING,
     GW_SUCC_STARTING,
     GW_SUCC_PASSING,
     GW_SUCC_SERVED
@@ -111,6 +112,10 @@ struct standby {
     char *went_back;            /* why this image was come back to; NULL: it was not */
 };
 
+struct gw_host;
+/* What waits for the store goes on: err has code 0 when it is open, else why it is not, in the time that it had. */
+typedef void gw_boot_store_cb(struct gw_host *h, const struct gw_err *err);
+
 struct gw_host {
     struct gw_host_options options;
     uv_loop_t loop;
@@ -158,7 +163,10 @@ struct gw_host {
     bool stop_by_signal, stops; /* stops: the stop has been posted, and nothing takes it back */
 
     uv_poll_t *work_poll;    /* owned; frees itself once it is closed */
-    bool store_down;         /* the store cannot be written right now */
+    bool store_down;         /* the store cannot be opened or written right now, for store_err */
+    struct gw_err store_err;
+    json_t *store_older;     /* owned; what it had lost when it was opened */
+    gw_boot_store_cb *store_then; /* waits for its opening, by lock_timer; NULL: nothing does */
     struct gw_limit work_limit, start_limit, close_limit;
     uv_timer_t lock_timer;
     uint64_t lock_since_ms;
@@ -195,7 +203,11 @@ int gw_boot_own(struct gw_host *h, bool planned, struct gw_err *err);
 void gw_boot_describe_lock(struct gw_host *h);
 /* goes_on: one process closes the store for another, or for itself, that opens it at once. */
 int gw_boot_open_work(struct gw_host *h, bool goes_on, struct gw_err *err);
-void gw_boot_close_work(struct gw_host *h, bool goes_on);
+/* Calls then when the store is open, when that is not worth waiting for, or after max_ms: at once if it is open. */
+void gw_boot_await_store(struct gw_host *h, uint64_t max_ms, gw_boot_store_cb *then);
+void gw_boot_store_known(struct gw_host *h); /* it has been opened, or will not be soon */
+/* False when its thread is still at work on the file, which nobody else may have before it has ended. */
+bool gw_boot_close_work(struct gw_host *h);
 void gw_boot_close(struct gw_host *h);
 
 /* effects.c */
@@ -225,6 +237,7 @@ struct gw_mode_answer gw_prepare_mode(struct gw_host *h, const struct gw_restart
 void gw_succession_prove(struct gw_host *h, const char *program, bool update, int64_t health_ms);
 void gw_succession_switch(struct gw_host *h);
 void gw_succession_go(struct gw_host *h);
+void gw_succession_let_go(struct gw_host *h, int code, const struct gw_err *err); /* the store is, or cannot be */
 void gw_succession_end(struct gw_host *h);  /* kills and reaps it, unless it serves */
 void gw_succession_stop(struct gw_host *h); /* a stop reaches it, whatever it is */
 const char *gw_succession_program(const struct gw_host *h); /* what the next process updates itself from */

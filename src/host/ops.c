@@ -291,7 +291,7 @@ static void on_tasks(void *ud, int code, const struct gw_task *tasks, size_t n, 
 
 static bool has_work(struct gw_control_client *c, json_t *request)
 {
-    if (c->host->work != NULL)
+    if (c->host->work != NULL && c->host->state != GW_HANDING_OVER && c->host->state != GW_FAILED)
         return true;
     if (c->host->state == GW_FAILED)
         gw_control_refuse(c, json_object_get(request, "id"), "store_unavailable",

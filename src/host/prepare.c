@@ -47,6 +47,8 @@ static const char *never_respawns(struct gw_host *h, enum gw_mode mode)
 {
     if (gw_facts_no_respawn())
         return "GWHOST_NO_RESPAWN is set";
+    if (h->store_down) // what another process would need is known to be ill
+        return "the task store cannot be written";
     return mode == GW_MODE_RESPAWN && h->lock == NULL ? "the lock is not held" : NULL;
 }
 
@@ -136,6 +138,14 @@ static bool choose_mode(struct gw_host *h, const struct gw_restart *r)
         gw_supervision_leaves(h, answer.exit_delay_ms);
     else
         gw_supervision_stays(h);
+    if (h->store_down && r->update && (asked == GW_MODE_RESPAWN || asked == GW_MODE_REEXEC)) {
+        (void)gw_err_set(&h->succession.lost, -EIO, "the task store cannot be written: %s", h->store_err.text);
+        gw_update_failed(h, &h->succession.lost);
+        if (h->state == GW_PREPARING) {
+            gw_host_post(h, GW_EV_ROLLED_BACK);
+            return false;
+        }
+    }
     if (h->mode != GW_MODE_RESPAWN && h->mode != GW_MODE_REEXEC)
         return true;
     const char *program = !r->update ? "/proc/self/exe"

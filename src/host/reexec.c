@@ -49,9 +49,7 @@ static void collect(struct gw_host *h, int origin_fd, struct estate *e)
     add(e, "hello", hello, sources.data, sources.len, fds.fds, fds.count);
     gw_buf_fini(&sources);
     e->fds[e->count++] = origin_fd;
-    json_t *go = gw_handover_go(h);
-    gw_json_set(go, "health_ms", json_integer((json_int_t)h->succession.health_ms));
-    add(e, "go", go, NULL, 0, NULL, 0);
+    add(e, "go", gw_handover_go(h), NULL, 0, NULL, 0);
     uint64_t after = 0;
     unsigned left = gw_net_counts(h->net).open;
     struct gw_net_batch batch;

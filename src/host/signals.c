@@ -24,6 +24,12 @@ static void ignored(const struct gw_signal *sig, const char *why)
            (int)sig->pid, (unsigned)sig->uid, why);
 }
 
+/* An application is starting or has, or waits for nothing but the store. */
+static bool begun(const struct gw_host *h)
+{
+    return h->generation > 0 || h->store_then != NULL || h->state == GW_SUCCEEDING;
+}
+
 static void on_stop(struct gw_host *h, const struct gw_signal *sig)
 {
     // One that leaves for a supervisor may wait for work for long: until its application closes it becomes a stop.
@@ -43,7 +49,7 @@ static void on_stop(struct gw_host *h, const struct gw_signal *sig)
     h->stop_by_signal = true;
     h->stop_signal = sig->number;
     h->stop_sender = *sig;
-    if (h->generation == 0) {
+    if (!begun(h)) {
         // Nothing has been started: there is nothing that the machine would have to end.
         h->state = GW_EXITED;
         uv_stop(&h->loop);
@@ -82,7 +88,7 @@ static bool follow_intent(struct gw_host *h, const struct gw_signal *sig, const 
                "the restart intent is not followed, and removed: %s", err.text);
     if (rc < 0)
         return false;
-    if (why_not != NULL && (h->generation == 0 || h->state == GW_PREPARING))
+    if (why_not != NULL && (!begun(h) || h->state == GW_PREPARING))
         return false; // the signal means what it means without one
     if (why_not != NULL) {
         ignored(sig, why_not);
@@ -115,7 +121,7 @@ static const char *cannot_restart(const struct gw_host *h)
     case GW_EXITED:
         return "this host stops";
     default:
-        return h->generation == 0 && h->state != GW_FAILED ? "this host has not started anything yet" : NULL;
+        return !begun(h) && h->state != GW_FAILED ? "this host has not started anything yet" : NULL;
     }
 }
 

@@ -296,10 +296,37 @@ int gw_standby_get_ready(struct gw_host *h, struct gw_err *err)
     return 0;
 }
 
+static uint64_t health_ms(const struct standby *s)
+{
+    json_int_t ms = json_integer_value(json_object_get(s->go, "health_ms"));
+    return ms > 0 ? (uint64_t)ms : GW_HEALTH_MS;
+}
+
+static void with_store(struct gw_host *h, const struct gw_err *unopened)
+{
+    struct standby *s = &h->standby;
+    // Where nobody would go on in our place, nothing is given up for it; it is tried again.
+    bool alone = s->went_back != NULL || s->go == NULL || (s->gone && s->channel != NULL);
+    if (unopened->code < 0 && (!alone || unopened->code == -ENOTSUP)) {
+        fail_start(h, unopened->code, "%s", unopened->text);
+        return;
+    }
+    (void)gw_host_reload_policy(h, "successor", NULL);
+    while (s->memory_fd >= 0 && !s->complete && (h->start_err.code == 0 || h->cannot_serve) && take_from_file(h))
+        ;
+    if (h->start_err.code < 0 && !h->cannot_serve)
+        return; // said, and on its way to an end
+    gw_effects_run(h, GW_FX_START);
+    // An image that does not start in time goes back, as a process that does not is ended.
+    if (s->memory_fd >= 0 && s->origin_fd >= 0)
+        gw_effects_start_limit(h, health_ms(s));
+}
+
 void gw_standby_take_over(struct gw_host *h)
 {
     struct standby *s = &h->standby;
     struct gw_err err = {0};
+    const struct gw_err none = {0};
     h->startup_started_at_ms = gw_wall_ms(); // it stood by for as long as its predecessor drained
     if (s->go != NULL)
         gw_handover_take_go(h, s->go);
@@ -315,19 +342,13 @@ void gw_standby_take_over(struct gw_host *h)
             return;
         }
         h->cannot_serve = true; // there is no other image: it has failed, and waits for its operator
-    }
-    (void)gw_host_reload_policy(h, "successor", NULL);
-    while (s->memory_fd >= 0 && !s->complete && h->start_err.code == 0 && take_from_file(h))
-        ;
-    if (h->start_err.code < 0)
-        return; // said, and on its way to an end
-    if (h->cannot_serve)
         h->start_err = err;
-    gw_effects_run(h, GW_FX_START);
-    // An image that does not start in time goes back, as a process that does not is ended.
-    int64_t health = json_integer_value(json_object_get(s->go, "health_ms"));
-    if (s->memory_fd >= 0 && s->origin_fd >= 0 && health > 0)
-        gw_effects_start_limit(h, (uint64_t)health);
+    }
+    // Long enough for a lock or a disk that is in the way for a moment; the predecessor goes on if it is not enough.
+    if (s->went_back != NULL)
+        with_store(h, &none);
+    else
+        gw_boot_await_store(h, health_ms(s) / 4 * 3, with_store);
 }
 
 void gw_standby_say_started(struct gw_host *h)

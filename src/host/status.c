@@ -7,7 +7,9 @@
 
 const char *gw_status_store(const struct gw_host *h)
 {
-    return h->work == NULL ? "closed" : h->store_down ? "unavailable" : "ok";
+    if (h->work == NULL || h->state == GW_HANDING_OVER || h->state == GW_FAILED)
+        return "closed";
+    return h->store_down || !gw_work_is_open(h->work) ? "unavailable" : "ok";
 }
 
 /* The request that is under way, or that waits. */
@@ -44,6 +46,10 @@ json_t *gw_status(struct gw_host *h)
     gw_json_set(o, "supervisor", by != NULL ? json_string(by) : NULL);
     gw_json_set(o, "work", gw_facts_work(h));
     gw_json_set(o, "store", json_string(gw_status_store(h)));
+    if (h->store_down)
+        gw_json_set(o, "store_error", gw_json_string(h->store_err.text));
+    if (h->store_older != NULL)
+        gw_json_set(o, "store_older", json_incref(h->store_older));
     gw_json_set(o, "restart", json_pack("{soso}", "current", open_restart(h), "last", gw_restart_json(gw_sched_last(h->sched))));
     gw_json_set(o, "listeners", listeners);
     gw_json_set(o, "connections",
@@ -85,6 +91,10 @@ char *gw_metrics(struct gw_host *h)
     metric(&b, "runs_active", "gauge", "Runs that have begun and not ended", work.runs);
     metric(&b, "tasks_queued", "gauge", "Tasks that wait for a lane", (double)work.queued);
     metric(&b, "store_available", "gauge", "Whether tasks can be accepted", strcmp(gw_status_store(h), "ok") == 0);
+    metric(&b, "store_bytes", "gauge", "Size of the task store's file", (double)work.store_bytes);
+    metric(&b, "store_log_bytes", "gauge", "Size of its log (WAL); it grows while a reader holds it",
+           (double)work.store_log_bytes);
+    metric(&b, "store_ends_waiting", "gauge", "Ends of tasks that wait for the store", work.unwritten);
     metric(&b, "tasks_submitted_total", "counter", "Tasks accepted by this process", (double)work.submitted);
     metric(&b, "tasks_finished_total", "counter", "Tasks that reached a final status", (double)work.finished);
     metric(&b, "connections_open", "gauge", "Open connections", net.open);

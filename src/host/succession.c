@@ -5,6 +5,7 @@
  *   proving   it has the lock and the listeners, reads policy and application, and says ready; nothing is torn
  *             down here before that
  *   ready     it waits while this host drains and closes its application
+ *   letting   this host writes what the store has to have, and closes it
  *   starting  told to go: the store is its own, its application starts; requests that arrive are held here
  *   passing   connections travel, frozen on both sides
  *   served    it serves. From here on this process only ends
@@ -82,10 +83,11 @@ static void fail(struct gw_host *h, int code, const char *fmt, ...)
     va_start(ap, fmt);
     (void)vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    bool waits = s->switch_waits;
+    bool waits = s->switch_waits, ours = s->stage == GW_SUCC_LETTING;
     gw_successor_kill(&s->process, words, sizeof words);
     gw_succession_end(h);
-    (void)gw_err_set(&s->lost, code, "the next process does not come up: %s%s", text, words);
+    (void)gw_err_set(&s->lost, code, "%s: %s%s",
+                     ours ? "nothing was handed over" : "the next process does not come up", text, words);
     gw_log(GW_ERROR, "respawn.failed", json_pack("{so}", "error", gw_json_string(s->lost.text)), "%s; it is ended",
            s->lost.text);
     gw_bundle_write(h, "gateway.restart_respawn_failed", &s->lost);
@@ -96,7 +98,7 @@ static void fail(struct gw_host *h, int code, const char *fmt, ...)
     }
     if (h->state == GW_PREPARING || h->state == GW_DRAINING || h->state == GW_RESTARTING ||
         h->state == GW_SWITCHING || h->state == GW_HANDING_OVER)
-        gw_prepare_stay(h, "the next process could not take over");
+        gw_prepare_stay(h, ours ? "the task store could not be let go" : "the next process could not take over");
     if (h->state == GW_PREPARING)
         gw_prepare_here(h);
     else if (h->state == GW_HANDING_OVER)
@@ -108,8 +110,13 @@ static void fail(struct gw_host *h, int code, const char *fmt, ...)
 static void on_late(struct gw_limit *limit)
 {
     struct gw_host *h = limit->data;
-    static const char *const doing[] = {"",       "say its version", "get ready", "",
+    static const char *const doing[] = {"",      "say its version",      "get ready", "", "",
                                         "start", "take the connections", ""};
+    if (h->succession.stage == GW_SUCC_LETTING) {
+        fail(h, -ETIMEDOUT, "the task store was not written and closed within %llu ms: its disk is slow, or does not answer",
+             (unsigned long long)h->succession.health_ms);
+        return;
+    }
     fail(h, -ETIMEDOUT, "it did not %s within %llu ms", doing[h->succession.stage],
          (unsigned long long)h->succession.health_ms);
 }
@@ -319,6 +326,11 @@ void gw_succession_switch(struct gw_host *h)
         s->switch_waits = true; // an update that came late: it is bounded by its health budget
         return;
     }
+    if (s->stage == GW_SUCC_READY && h->store_down) { // and what it has to write is in this process
+        s->switch_waits = true;
+        fail(h, -EIO, "the task store cannot be written: %s", h->store_err.text);
+        return;
+    }
     gw_host_post(h, s->stage == GW_SUCC_READY ? GW_EV_YIELD : GW_EV_STAY);
 }
 
@@ -353,13 +365,28 @@ static void on_alone_late(struct gw_limit *limit)
 void gw_succession_go(struct gw_host *h)
 {
     struct succession *s = &h->succession;
-    gw_watchdog_arm(h, gw_now_ms() + s->health_ms * 2 + GW_FORCED_EXIT_MS, "handing_over",
+    gw_watchdog_arm(h, gw_now_ms() + (uint64_t)s->health_ms * 3 + GW_FORCED_EXIT_MS, "handing_over",
                     "gateway.restart_shutdown_timeout");
-    gw_boot_close_work(h, true); // the store has one owner
     if (s->stage != GW_SUCC_READY) { // it was lost a moment ago
         gw_host_post(h, GW_EV_SUCCESSOR_LOST);
         return;
     }
+    // The store has one owner: the next process is told to go once ours has written everything and closed the file.
+    s->stage = GW_SUCC_LETTING;
+    arm(h);
+    gw_work_let_go(h->work);
+}
+
+void gw_succession_let_go(struct gw_host *h, int code, const struct gw_err *err)
+{
+    struct succession *s = &h->succession;
+    if (s->stage != GW_SUCC_LETTING)
+        return;
+    if (code < 0) {
+        fail(h, code, "the task store cannot be written: %s", err->text);
+        return;
+    }
+    gw_limit_stop(&s->limit);
     keep_spares(s);
     s->stage = GW_SUCC_STARTING;
     if (h->mode == GW_MODE_REEXEC && (s->moves || gw_net_counts(h->net).open == 0)) {

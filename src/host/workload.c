@@ -3,6 +3,7 @@
 
 #include "os/proc.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,38 +41,93 @@ static void drained(void *ud)
     gw_drain_over(ud, true);
 }
 
+/* Trouble that may pass by itself, so that it is worth waiting for. */
+static bool passes(int code)
+{
+    static const int lasting[] = {ENOTSUP, EISDIR, ENOTDIR, ELOOP, EACCES, EPERM};
+    for (size_t i = 0; i < sizeof lasting / sizeof *lasting; i++)
+        if (code == -lasting[i])
+            return false;
+    return true;
+}
+
 static void store_health(void *ud, int code, const struct gw_err *err)
 {
     struct gw_host *h = ud;
     h->store_down = code != 0;
+    h->store_err = code != 0 ? *err : (struct gw_err){0};
+    h->store_err.code = code;
+    if (code != 0 && !passes(code))
+        gw_boot_store_known(h);
     if (code == 0)
         gw_log(GW_INFO, "store.recovered", NULL, "the task store can be written again; submissions are accepted");
     else
         gw_log(GW_ERROR, "store.unavailable", json_pack("{so}", "error", gw_json_string(err->text)),
-               "the task store cannot be written; submissions get 503 until it can, running work goes on");
+               "the task store cannot be %s: %s; submissions get 503 until it can, running work goes on",
+               gw_work_is_open(h->work) ? "written" : "opened", err->text);
 }
 
-/* What a dead host's command left running must not run beside a second attempt, nor go on unseen. */
-static void end_leftovers(struct gw_host *h, const struct gw_task *task)
+/* What commands of a dead host left running must not run beside a second attempt, nor go on unseen. */
+static void end_leftovers(const struct gw_task *swept, size_t n)
 {
-    bool again = task->status == GW_TASK_QUEUED && task->attempts > 0;
-    // Only commands carry their task's id; a look through /proc for each of the others would cost a start dearly.
-    if ((task->status != GW_TASK_LOST && !again) || strcmp(task->handler, "exec") != 0)
-        return;
-    if (again && task->boot_id != NULL && strcmp(task->boot_id, h->boot_id) == 0)
-        return; // our own: it has been ended
-    char entry[64];
-    (void)snprintf(entry, sizeof entry, "GWHOST_TASK_ID=%s", task->id);
-    unsigned n = gw_proc_end_marked(entry, LEFTOVER_MS);
-    if (n > 0)
-        gw_log(GW_WARN, "task.leftovers", json_pack("{sssi}", "task_id", task->id, "processes", (int)n),
-               "%u processes of task %s outlived the host that ran it; they are killed", n, task->id);
+    const char **ids = gw_calloc(n + 1, sizeof *ids);
+    unsigned *ended = gw_calloc(n + 1, sizeof *ended);
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++) // only commands carry their task's id
+        if (strcmp(swept[i].handler, "exec") == 0)
+            ids[count++] = swept[i].id;
+    if (count > 0)
+        gw_proc_end_marked("GWHOST_TASK_ID", ids, count, LEFTOVER_MS, ended);
+    for (size_t i = 0; i < count; i++)
+        if (ended[i] > 0)
+            gw_log(GW_WARN, "task.leftovers", json_pack("{sssi}", "task_id", ids[i], "processes", (int)ended[i]),
+                   "%u processes of task %s outlived the host that ran it; they are killed", ended[i], ids[i]);
+    free(ended);
+    free(ids);
 }
 
-static void changed(void *ud, const struct gw_task *task)
+/* Said in words that tell what to do: someone has changed the store behind the back of its owner. */
+static void say_older(struct gw_host *h, const struct gw_work_opened *o)
 {
-    end_leftovers(ud, task);
-    gw_publish_task(ud, task);
+    json_decref(h->store_older);
+    h->store_older = json_pack("{sIsIsI}", "commits", (json_int_t)o->commits, "acknowledged", (json_int_t)o->acknowledged,
+                               "acknowledged_at", (json_int_t)o->acknowledged_at_ms);
+    gw_log(GW_ERROR, "store.older", json_incref(h->store_older),
+           "the task store is older than what was acknowledged: it was written %lld times, %lld were acknowledged. "
+           "Tasks accepted since are not in it, and may run again or never: if you have the newer tasks.db with its "
+           "tasks.db-wal, stop this host and put both back", (long long)o->commits, (long long)o->acknowledged);
+}
+
+static void opened(void *ud, const struct gw_work_opened *o)
+{
+    struct gw_host *h = ud;
+    const struct gw_lane_counts *lanes;
+    size_t n = gw_work_lanes(h->work, &lanes);
+    if (o->moved != NULL)
+        gw_log(GW_ERROR, "store.corrupt", json_pack("{so}", "moved_to", gw_json_string(o->moved)),
+               "the task store was damaged; it was moved to %s and a new one made: look there for lost tasks", o->moved);
+    if (o->put_back && o->saved == NULL)
+        gw_log(GW_ERROR, "store.put_back", NULL,
+               "tasks.db or its log was removed under this host; it was written again, and nothing is lost: leave it alone");
+    else if (o->put_back)
+        gw_log(GW_ERROR, "store.put_back", json_pack("{so}", "saved_to", gw_json_string(o->saved)),
+               "tasks.db was replaced under this host by another file, which is used now; what this host had is in %s: "
+               "to have that again, stop this host and move it to tasks.db", o->saved);
+    if (o->acknowledged > 0)
+        say_older(h, o);
+    for (size_t i = 0; i < n; i++)
+        if (!lanes[i].configured && lanes[i].queued > 0)
+            gw_log(GW_WARN, "lane.unknown",
+                   json_pack("{sosI}", "lane", gw_json_string(lanes[i].name), "queued", (json_int_t)lanes[i].queued),
+                   "%lld tasks wait in lane '%s', which no --lane names; they run one by one, and it takes no others: "
+                   "give --lane %s=N for more", (long long)lanes[i].queued, lanes[i].name, lanes[i].name);
+    end_leftovers(o->swept, o->swept_count);
+    gw_boot_store_known(h);
+}
+
+static void let_go(void *ud, int code, const struct gw_err *err)
+{
+    gw_succession_let_go(ud, code, err);
 }
 
 static void refusing(void *ud, const char *lane)
@@ -102,10 +158,12 @@ static void slow_lane(void *ud, const char *lane, int64_t waited_ms, int64_t que
 const struct gw_work_ops gw_workload = {.execute = execute,
                                         .abort_task = abort_task,
                                         .abort_run = abort_run,
-                                        .changed = changed,
+                                        .changed = gw_publish_task,
                                         .drained = drained,
                                         .idle = gw_restarts_idle,
                                         .store_health = store_health,
+                                        .opened = opened,
+                                        .let_go = let_go,
                                         .refusing = refusing,
                                         .slow_lane = slow_lane};
 

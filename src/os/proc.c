@@ -1,6 +1,7 @@
 #include "os/proc.h"
 
 #include "base/str.h"
+#include "base/time.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -62,46 +63,54 @@ int gw_proc_descends(const struct gw_proc_facts *facts, pid_t ancestor)
     return 0;
 }
 
-static bool is_marked(const char *pid, const char *entry)
+/* Which of values the process has under name in its environment; -1: none. */
+static int mark_of(const char *pid, const char *name, const char *const *values, size_t n_values)
 {
     char path[64];
     char text[65536];
     (void)snprintf(path, sizeof path, "/proc/%.20s/environ", pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return false;
-    size_t n = 0, len = strlen(entry) + 1; // with its NUL
+        return -1;
+    size_t n = 0, len = strlen(name);
     for (ssize_t r; n < sizeof text && (r = read(fd, text + n, sizeof text - n)) > 0;)
         n += (size_t)r;
     (void)close(fd);
-    for (size_t at = 0; at + len <= n; at += strnlen(text + at, n - at) + 1)
-        if (memcmp(text + at, entry, len) == 0)
-            return true;
-    return false;
+    for (size_t at = 0, size; at < n; at += size + 1) {
+        size = strnlen(text + at, n - at);
+        if (size <= len || text[at + len] != '=' || memcmp(text + at, name, len) != 0)
+            continue;
+        for (size_t i = 0; i < n_values; i++)
+            if (strlen(values[i]) == size - len - 1 && memcmp(text + at + len + 1, values[i], size - len - 1) == 0)
+                return (int)i;
+    }
+    return -1;
 }
 
-unsigned gw_proc_end_marked(const char *entry, unsigned max_ms)
+void gw_proc_end_marked(const char *name, const char *const *values, size_t n, unsigned max_ms, unsigned *ret_ended)
 {
     DIR *proc = opendir("/proc");
-    unsigned found = 0;
+    uint64_t until = gw_now_ms() + max_ms;
     for (struct dirent *e; proc != NULL && (e = readdir(proc)) != NULL;) {
         int64_t pid;
-        if (!gw_parse_int(e->d_name, 2, INT32_MAX, &pid) || pid == getpid() || !is_marked(e->d_name, entry))
+        if (!gw_parse_int(e->d_name, 2, INT32_MAX, &pid) || pid == getpid() ||
+            mark_of(e->d_name, name, values, n) < 0)
             continue;
         // Through a descriptor, so that the number cannot have become another process meanwhile.
         int fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
         if (fd < 0)
             continue;
-        if (is_marked(e->d_name, entry) && syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) == 0) {
+        int i = mark_of(e->d_name, name, values, n);
+        if (i >= 0 && syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) == 0) {
             struct pollfd dead = {.fd = fd, .events = POLLIN};
-            found++;
-            (void)poll(&dead, 1, (int)max_ms);
+            uint64_t now = gw_now_ms();
+            ret_ended[i]++;
+            (void)poll(&dead, 1, now < until ? (int)(until - now) : 0);
         }
         (void)close(fd);
     }
     if (proc != NULL)
         (void)closedir(proc);
-    return found;
 }
 
 void gw_proc_fill_stdio(void)

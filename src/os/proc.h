@@ -2,6 +2,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -19,9 +20,10 @@ bool gw_proc_read(pid_t pid, struct gw_proc_facts *ret);
  * cannot be told: a parent has gone meanwhile, or it had gone before and init has taken the child. */
 int gw_proc_descends(const struct gw_proc_facts *facts, pid_t ancestor);
 
-/* Kills every process that was started with this entry ("NAME=VALUE") in its environment, but not us, and waits
- * until they are dead, at most max_ms. Returns how many there were. */
-unsigned gw_proc_end_marked(const char *entry, unsigned max_ms);
+/* Kills every process that was started with name in its environment, as one of these values, but not us, and waits
+ * until they are dead, at most max_ms for all. Adds to ret_ended how many there were, value by value. One walk through
+ * /proc, however many values there are. */
+void gw_proc_end_marked(const char *name, const char *const *values, size_t n, unsigned max_ms, unsigned *ret_ended);
 
 /* Opens /dev/null as whichever of 0, 1 and 2 is closed: what is opened next would get these numbers, and whoever
  * prints would write into it. The first thing that a process does. */

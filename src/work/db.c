@@ -17,7 +17,7 @@ struct gw_db {
     sqlite3 *handle; /* owned */
     char *path;      /* owned */
     uint64_t check_until_ms;
-    bool damaged;
+    bool damaged, unsynced;
 };
 
 struct gw_stmt {
@@ -55,6 +55,7 @@ static int failed(struct gw_db *db, int rc, struct gw_err *err)
     gw_assert((rc & 0xff) != SQLITE_NOMEM && (rc & 0xff) != SQLITE_MISUSE);
     if (code == -EUCLEAN)
         db->damaged = true;
+    db->unsynced = rc == SQLITE_IOERR_FSYNC;
     int e = sqlite3_system_errno(db->handle);
     if (code == -EBUSY)
         return gw_err_set(err, code, "store '%s' is locked by another process", db->path);
@@ -166,6 +167,11 @@ bool gw_db_in_transaction(const struct gw_db *db)
 bool gw_db_damaged(const struct gw_db *db)
 {
     return db->damaged;
+}
+
+bool gw_db_unsynced(const struct gw_db *db)
+{
+    return db->unsynced;
 }
 
 int64_t gw_db_changes(const struct gw_db *db)

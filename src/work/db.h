@@ -34,6 +34,8 @@ int gw_db_check(struct gw_db *db, unsigned max_ms, struct gw_err *err);
 bool gw_db_in_transaction(const struct gw_db *db);
 /* Damage was met since the file was opened. */
 bool gw_db_damaged(const struct gw_db *db);
+/* The last failure was one to make durable what had been written: a commit is in the log then, whole. */
+bool gw_db_unsynced(const struct gw_db *db);
 /* Rows changed by the last statement. */
 int64_t gw_db_changes(const struct gw_db *db);
 

@@ -136,22 +136,42 @@ void gw_drain_tell_aborts(struct gw_work *w)
     }
 }
 
+void gw_work_keep_ends(struct gw_work *w, bool keep)
+{
+    w->keep_ends = keep;
+    gw_work_wake(w);
+}
+
+/* What has ended and only waits for a store that is ill: its end is kept for as long as this process lives. */
+static unsigned unwritten(const struct gw_work *w)
+{
+    unsigned n = 0;
+    for (const struct gw_link *l = w->live.next; w->down && w->keep_ends && l != &w->live; l = l->next) {
+        const struct gw_live *t = gw_link_of(l, struct gw_live, all);
+        n += t->state == GW_LIVE_FINISHING && !t->excused;
+    }
+    return n;
+}
+
 static bool quiet(const struct gw_work *w)
 {
     return w->running == w->excused_tasks && w->run_count == w->excused_runs;
 }
 
+static bool drained(const struct gw_work *w)
+{
+    return w->running - w->excused_tasks == unwritten(w) && w->run_count == w->excused_runs;
+}
+
 void gw_drain_look(struct gw_work *w)
 {
-    if (!quiet(w))
-        return;
-    if (w->idle_watch) {
+    if (quiet(w) && w->idle_watch) {
         // Whoever waits for this moment wants to fence in it: nothing starts before the next dispatch.
         w->idle_watch = false;
         w->hold = true;
         w->ops.idle(w->ud);
     }
-    if (w->drain_watch && quiet(w)) {
+    if (w->drain_watch && drained(w)) {
         w->drain_watch = false;
         w->ops.drained(w->ud);
     }
@@ -214,7 +234,9 @@ size_t gw_work_blockers(struct gw_work *w, struct gw_blocker *blockers, size_t m
         blockers[n++] =
             (struct gw_blocker){.id = t->task.id,
                                 .kind = "task",
-                                .status = gw_task_status_name(GW_TASK_RUNNING),
+                                .status = w->down && t->state == GW_LIVE_FINISHING
+                                              ? "waits_for_store"
+                                              : gw_task_status_name(GW_TASK_RUNNING),
                                 .runtime = t->task.handler,
                                 .lane = t->lane->name,
                                 .label = t->task.label,

@@ -11,7 +11,7 @@ struct gw_lane {
     char *name; /* owned */
     unsigned concurrency;
     int64_t queue_limit;
-    bool configured;    /* false: only here because tasks of it wait in the store; takes none, starts none */
+    bool configured;    /* false: only here because tasks of it wait in the store; takes none */
     unsigned active;    /* slots held */
     unsigned starting;  /* of these, whose running row is not committed yet */
     int64_t queued;     /* queued in the store, less those starting */
@@ -90,11 +90,17 @@ struct gw_work {
     struct gw_link runs, cut_runs, run_aborts;
     unsigned run_count; /* length of runs */
 
-    bool fenced, accept_queue, drain_watch, idle_watch;
+    bool fenced, accept_queue, keep_ends, drain_watch, idle_watch;
 
     struct gw_ops staged; /* for the store, pushed together at the end of a dispatch */
     struct gw_ops local;  /* answered without the store */
-    bool sick;            /* the store cannot be written */
+    bool sick;            /* the store cannot be written, or is not open */
+    bool down;            /* … and that has been told */
+    bool open;
+    bool opened;          /* it has been: ids go on behind those that it has */
+    bool handed, letting_go; /* the store is for another process; and is not let go yet */
+    unsigned unwritten;
+    int64_t store_bytes, store_log_bytes;
     uint64_t probe_at_ms, probe_wait_ms;
 
     uint64_t last_seq; /* the number in the last id */

@@ -149,7 +149,7 @@ static void arm_slow(const struct gw_work *w, struct gw_lane *l)
 
 void gw_lane_pump(struct gw_work *w, struct gw_lane *l)
 {
-    if (w->generation == 0 || w->fenced || w->sick || !l->configured) {
+    if (w->generation == 0 || w->fenced || w->sick) {
         l->slow_at_ms = 0;
         return;
     }
@@ -194,7 +194,8 @@ size_t gw_work_lanes(const struct gw_work *w, const struct gw_lane_counts **ret_
                                                     .active = l->active,
                                                     .concurrency = l->concurrency,
                                                     .refused = l->refused,
-                                                    .queued = l->queued};
+                                                    .queued = l->queued,
+                                                    .configured = l->configured};
     }
     *ret_lanes = w->lane_counts;
     return w->lane_count;

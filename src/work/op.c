@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct gw_op *gw_op_new(enum gw_op_kind kind)
 {
@@ -97,12 +98,12 @@ static int read_back(struct gw_rows *rows, const char *id, bool with_input, stru
     return rc;
 }
 
-static int submit(struct gw_rows *rows, struct gw_op *op, struct gw_err *err)
+static int submit(struct gw_rows *rows, struct gw_op *op, int64_t keys_since_ms, struct gw_err *err)
 {
     bool found = false, same = false;
     struct gw_task old = {0};
     if (op->key != NULL) {
-        int rc = gw_rows_find_key(rows, op->key, op->body_sha256, &old, &found, &same, err);
+        int rc = gw_rows_find_key(rows, op->key, op->body_sha256, keys_since_ms, &old, &found, &same, err);
         if (rc != 0)
             return rc;
     }
@@ -170,7 +171,8 @@ static int load(struct gw_rows *rows, struct gw_op *op, struct gw_err *err)
     return rc;
 }
 
-int gw_op_apply(struct gw_op *op, struct gw_rows *rows, const char *boot_id, struct gw_err *err)
+int gw_op_apply(struct gw_op *op, struct gw_rows *rows, const char *boot_id, int64_t keys_since_ms,
+                struct gw_err *err)
 {
     const struct gw_owner by = {boot_id, op->generation};
     bool changed = true, found = true;
@@ -178,7 +180,7 @@ int gw_op_apply(struct gw_op *op, struct gw_rows *rows, const char *boot_id, str
     gw_op_unanswer(op);
     switch (op->kind) {
     case GW_OP_SUBMIT:
-        return submit(rows, op, err);
+        return submit(rows, op, keys_since_ms, err);
     case GW_OP_START:
         rc = gw_rows_start(rows, op->id, &by, op->now_ms, &changed, err);
         if (rc == 0 && changed)
@@ -194,7 +196,7 @@ int gw_op_apply(struct gw_op *op, struct gw_rows *rows, const char *boot_id, str
         }
         break;
     case GW_OP_PROGRESS:
-        rc = gw_rows_progress(rows, op->id, op->text, err);
+        rc = gw_rows_progress(rows, op->id, boot_id, op->text, err);
         break;
     case GW_OP_CANCEL:
         rc = gw_rows_cancel(rows, op->id, boot_id, op->now_ms, &changed, err);
@@ -211,8 +213,7 @@ int gw_op_apply(struct gw_op *op, struct gw_rows *rows, const char *boot_id, str
     case GW_OP_BOUNDARY:
         rc = boundary(rows, op, &by, err);
         break;
-    case GW_OP_PROBE:
-        rc = gw_rows_probe(rows, err);
+    case GW_OP_PROBE: // the commit itself writes
         break;
     case GW_OP_GET:
         rc = read_back(rows, op->id, true, &op->task, &found, err);
@@ -231,13 +232,19 @@ int gw_op_apply(struct gw_op *op, struct gw_rows *rows, const char *boot_id, str
     return rc;
 }
 
-int64_t gw_op_ends(const struct gw_op *op)
+static void add_end(const struct gw_task *t, struct gw_weight *ret)
 {
-    if (op->kind == GW_OP_CANCEL)
-        return op->code == 0;
-    int64_t n = 0;
+    if (!gw_task_status_final(t->status))
+        return;
+    ret->rows++;
+    ret->bytes += t->bytes + GW_ROW_BYTES;
+}
+
+void gw_op_ends(const struct gw_op *op, struct gw_weight *ret)
+{
+    if (op->kind == GW_OP_CANCEL && op->code == 0)
+        add_end(&op->task, ret);
     if (op->kind == GW_OP_FINISH || op->kind == GW_OP_CUT || op->kind == GW_OP_BOUNDARY)
         for (size_t i = 0; i < op->task_count; i++)
-            n += gw_task_status_final(op->tasks[i].status);
-    return n;
+            add_end(&op->tasks[i], ret);
 }

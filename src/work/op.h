@@ -74,10 +74,11 @@ struct gw_op *gw_ops_take(struct gw_ops *l);               /* the first, or NULL
 void gw_ops_append(struct gw_ops *l, struct gw_ops *more); /* more is empty afterwards */
 
 /* Carries op out within the transaction that is open (reads need none). May be repeated after a roll-back.
- * Returns 0 with op->code and the answer set, or a negative errno when the store failed. Store thread only.
+ * Keys of before keys_since_ms are forgotten. Returns 0 with op->code and the answer set, or a negative errno when the store failed. Store thread only.
  */
-int gw_op_apply(struct gw_op *op, struct gw_rows *rows, const char *boot_id, struct gw_err *err);
-/* How many tasks it ended. */
-int64_t gw_op_ends(const struct gw_op *op);
+int gw_op_apply(struct gw_op *op, struct gw_rows *rows, const char *boot_id, int64_t keys_since_ms,
+                struct gw_err *err);
+/* Adds what it ended. */
+void gw_op_ends(const struct gw_op *op, struct gw_weight *ret);
 /* Takes the answer back: code 0, nothing found. */
 void gw_op_unanswer(struct gw_op *op);

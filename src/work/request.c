@@ -87,8 +87,14 @@ void gw_task_submit(struct gw_work *w, const struct gw_task_spec *spec, gw_submi
         gw_work_refuse(w, op);
         return;
     }
+    if (!w->opened) // no id is sure to be new
+        op->code = gw_err_set(&op->err, -EIO, "the task store is not open");
+    if (op->code != 0) {
+        gw_work_refuse(w, op);
+        return;
+    }
     op->refuse = admit(w, lane, &op->err);
-    if (op->refuse != 0 && spec->idempotency_key == NULL) {
+    if (op->refuse != 0 && (spec->idempotency_key == NULL || w->handed)) {
         op->code = op->refuse;
         op->lane = gw_strdup(lane->name);
         gw_work_refuse(w, op);

@@ -62,6 +62,7 @@ static size_t read_task(struct gw_stmt *s, bool with_input, struct gw_task *t)
     t->error = column_dup(s, 17);
     (void)gw_stmt_column_text(s, 18, &result_bytes);
     t->result = column_json(s, 18);
+    t->bytes = gw_stmt_column_int(s, 19);
     if (with_input)
         t->input = column_json(s, GW_SQL_COLUMN_INPUT);
     return 512 + result_bytes + (t->error != NULL ? strlen(t->error) : 0);
@@ -98,6 +99,7 @@ int gw_rows_insert(struct gw_rows *r, const struct gw_task *t, const char *input
     gw_stmt_text(s, 12, key);
     gw_stmt_text(s, 13, body_sha256);
     gw_stmt_text(s, 14, small ? input : NULL);
+    gw_stmt_int(s, 15, input != NULL ? (int64_t)strlen(input) : 0);
     int rc = gw_stmt_run(s, err);
     if (rc != 0 || small || input == NULL)
         return rc;
@@ -107,20 +109,29 @@ int gw_rows_insert(struct gw_rows *r, const struct gw_task *t, const char *input
     return gw_stmt_run(s, err);
 }
 
-int gw_rows_find_key(struct gw_rows *r, const char *key, const char *body_sha256, struct gw_task *ret_task,
-                     bool *ret_found, bool *ret_same, struct gw_err *err)
+int gw_rows_find_key(struct gw_rows *r, const char *key, const char *body_sha256, int64_t since_ms,
+                     struct gw_task *ret_task, bool *ret_found, bool *ret_same, struct gw_err *err)
 {
     struct gw_stmt *s = r->stmts[GW_SQL_FIND_KEY];
+    struct gw_task known = {0};
     gw_stmt_text(s, 1, key);
     int rc = gw_stmt_step(s, err);
-    if (rc == 1) {
-        const char *body = gw_stmt_column_text(s, GW_SQL_COLUMN_BODY, NULL);
+    *ret_found = rc == 1 && gw_stmt_column_int(s, 2) >= since_ms;
+    if (*ret_found) {
+        const char *body = gw_stmt_column_text(s, 1, NULL);
         *ret_same = strcmp(body != NULL ? body : "", body_sha256 != NULL ? body_sha256 : "") == 0;
-        (void)read_task(s, false, ret_task);
+        copy_id(known.id, gw_stmt_column_text(s, 0, NULL));
+        known.created_at = gw_stmt_column_int(s, 2);
+        known.status = (enum gw_task_status)gw_stmt_column_int(s, 3);
     }
     gw_stmt_reset(s);
-    *ret_found = rc == 1;
-    return rc < 0 ? rc : 0;
+    if (rc < 0 || !*ret_found)
+        return rc < 0 ? rc : 0;
+    bool there;
+    rc = gw_rows_get(r, known.id, false, ret_task, &there, err);
+    if (rc == 0 && !there) // its row is gone; its id and how it ended are kept as long as the key
+        *ret_task = known;
+    return rc;
 }
 
 int gw_rows_get(struct gw_rows *r, const char *id, bool with_input, struct gw_task *ret_task, bool *ret_found,
@@ -189,29 +200,34 @@ int gw_rows_cancel(struct gw_rows *r, const char *id, const char *boot_id, int64
     return change(r, s, ret_changed, err);
 }
 
-int gw_rows_progress(struct gw_rows *r, const char *id, const char *text, struct gw_err *err)
+int gw_rows_progress(struct gw_rows *r, const char *id, const char *boot_id, const char *text,
+                     struct gw_err *err)
 {
     struct gw_stmt *s = r->stmts[GW_SQL_PROGRESS];
     bind_id(s, id);
-    gw_stmt_text(s, 3, text);
+    gw_stmt_text(s, 3, boot_id);
+    gw_stmt_text(s, 4, text);
     return gw_stmt_run(s, err);
 }
 
-static int end_running(struct gw_rows *r, const char *id, enum gw_task_status status, const char *boot_id,
-                       int64_t now_ms, const char *error, bool *ret_changed, struct gw_err *err)
+/* run_by: the boot whose running row it is; by: ours. */
+static int end_running(struct gw_rows *r, const char *id, const char *run_by, enum gw_task_status status,
+                       const char *by, int64_t now_ms, const char *error, bool *ret_changed, struct gw_err *err)
 {
     struct gw_stmt *s = r->stmts[GW_SQL_END];
     bind_id(s, id);
-    gw_stmt_int(s, 3, status);
-    gw_stmt_int(s, 4, now_ms);
-    gw_stmt_text(s, 5, boot_id);
-    gw_stmt_text(s, 6, error);
+    gw_stmt_text(s, 3, run_by);
+    gw_stmt_int(s, 4, status);
+    gw_stmt_int(s, 5, now_ms);
+    gw_stmt_text(s, 6, by);
+    gw_stmt_text(s, 7, error);
     return change(r, s, ret_changed, err);
 }
 
-static int requeue(struct gw_rows *r, const char *id, bool *ret_changed, struct gw_err *err)
+static int requeue(struct gw_rows *r, const char *id, const char *run_by, bool *ret_changed, struct gw_err *err)
 {
     bind_id(r->stmts[GW_SQL_REQUEUE], id);
+    gw_stmt_text(r->stmts[GW_SQL_REQUEUE], 3, run_by);
     return change(r, r->stmts[GW_SQL_REQUEUE], ret_changed, err);
 }
 
@@ -225,9 +241,9 @@ int gw_rows_interrupt(struct gw_rows *r, const char *id, const char *boot_id, in
     bool found;
     int rc = gw_rows_get(r, id, false, &t, &found, err);
     if (rc == 0 && found && t.retry_on_interrupt && t.attempts < MAX_ATTEMPTS)
-        rc = requeue(r, id, ret_changed, err);
+        rc = requeue(r, id, boot_id, ret_changed, err);
     else if (rc == 0)
-        rc = end_running(r, id, GW_TASK_INTERRUPTED, boot_id, now_ms, CUT_TEXT, ret_changed, err);
+        rc = end_running(r, id, boot_id, GW_TASK_INTERRUPTED, boot_id, now_ms, CUT_TEXT, ret_changed, err);
     gw_task_fini(&t);
     return rc;
 }
@@ -259,6 +275,7 @@ static void list_fini(struct task_list *l)
 /* One running row, as the sweep judges it. */
 struct running {
     char id[40];
+    char *boot_id; /* owned; NULL in a row that was edited by hand */
     bool ours, retry;
 };
 
@@ -272,8 +289,9 @@ static int read_running(struct gw_rows *r, const struct gw_sweep *sweep, struct 
         const char *boot = gw_stmt_column_text(s, 1, NULL);
         copy_id(row.id, gw_stmt_column_text(s, 0, NULL));
         row.ours = boot != NULL && strcmp(boot, sweep->boot_id) == 0;
-        if (row.ours && gw_stmt_column_int(s, 2) > (int64_t)sweep->generation)
+        if (row.ours ? gw_stmt_column_int(s, 2) > (int64_t)sweep->generation : !sweep->others)
             continue;
+        row.boot_id = gw_strdup(boot);
         row.retry = gw_stmt_column_int(s, row.ours ? 4 : 3) != 0 && gw_stmt_column_int(s, 5) < MAX_ATTEMPTS &&
                     (row.ours || sweep->retry_after_crash);
         gw_buf_add(out, &row, sizeof row);
@@ -288,17 +306,18 @@ int gw_rows_sweep(struct gw_rows *r, const struct gw_sweep *sweep, struct gw_tas
     struct gw_buf found = {0};
     struct task_list swept = {0};
     int rc = read_running(r, sweep, &found, err);
-    for (size_t at = 0; rc == 0 && at < found.len; at += sizeof(struct running)) {
+    for (size_t at = 0; at < found.len; at += sizeof(struct running)) {
         struct running row;
         bool changed;
         memcpy(&row, found.data + at, sizeof row);
-        if (row.retry)
-            rc = requeue(r, row.id, &changed, err);
-        else
-            rc = end_running(r, row.id, row.ours ? GW_TASK_INTERRUPTED : GW_TASK_LOST, sweep->boot_id,
+        if (rc == 0 && row.retry)
+            rc = requeue(r, row.id, row.boot_id, &changed, err);
+        else if (rc == 0)
+            rc = end_running(r, row.id, row.boot_id, row.ours ? GW_TASK_INTERRUPTED : GW_TASK_LOST, sweep->boot_id,
                              sweep->now_ms, row.ours ? CUT_TEXT : LOST_TEXT, &changed, err);
         if (rc == 0)
             rc = gw_rows_get(r, row.id, false, list_add(&swept), &changed, err);
+        free(row.boot_id);
     }
     gw_buf_fini(&found);
     if (rc != 0) {
@@ -394,29 +413,68 @@ int gw_rows_max_id(struct gw_rows *r, char ret_id[40], struct gw_err *err)
 
 /* ---- retention ---- */
 
-int gw_rows_count_final(struct gw_rows *r, int64_t *ret, struct gw_err *err)
+int gw_rows_weigh(struct gw_rows *r, struct gw_weight *ret, struct gw_err *err)
 {
-    return gw_db_int(r->db, "SELECT count(*) FROM tasks WHERE status >= 2", ret, err);
+    int rc = gw_db_int(r->db, "SELECT count(*) FROM tasks INDEXED BY tasks_kept WHERE status >= 2", &ret->rows, err);
+    if (rc == 0)
+        rc = gw_db_int(r->db, "SELECT coalesce(sum(bytes), 0) FROM tasks INDEXED BY tasks_kept WHERE status >= 2",
+                       &ret->bytes, err);
+    ret->bytes += ret->rows * GW_ROW_BYTES;
+    return rc;
 }
 
 int gw_rows_oldest_end(struct gw_rows *r, int64_t *ret_ended_at, struct gw_err *err)
 {
-    return gw_db_int(r->db, "SELECT ended_at FROM tasks WHERE status >= 2 ORDER BY ended_at LIMIT 1",
+    return gw_db_int(r->db,
+                     "SELECT ended_at FROM tasks INDEXED BY tasks_kept WHERE status >= 2 ORDER BY ended_at LIMIT 1",
                      ret_ended_at, err);
 }
 
-int gw_rows_prune(struct gw_rows *r, int64_t before_ms, int max, int64_t *ret_deleted, struct gw_err *err)
+static int delete_task(struct gw_rows *r, int64_t seq, struct gw_err *err)
 {
-    // Inputs first: they are found by the tasks that go.
-    static const int order[] = {GW_SQL_PRUNE_INPUTS, GW_SQL_PRUNE};
-    for (size_t i = 0; i < 2; i++) {
-        struct gw_stmt *s = r->stmts[order[i]];
-        gw_stmt_int(s, 1, before_ms);
-        gw_stmt_int(s, 2, max);
-        int rc = gw_stmt_run(s, err);
-        if (rc != 0)
-            return rc;
+    static const int order[] = {GW_SQL_DELETE_INPUT, GW_SQL_DELETE};
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < sizeof order / sizeof order[0]; i++) {
+        gw_stmt_int(r->stmts[order[i]], 1, seq);
+        rc = gw_stmt_run(r->stmts[order[i]], err);
     }
-    *ret_deleted = gw_db_changes(r->db);
-    return 0;
+    return rc;
+}
+
+int gw_rows_prune(struct gw_rows *r, int64_t before_ms, const struct gw_weight *max, struct gw_weight *ret_deleted,
+                  struct gw_err *err)
+{
+    struct gw_stmt *s = r->stmts[GW_SQL_OLDEST];
+    struct gw_buf found = {0};
+    struct gw_weight deleted = {0, 0};
+    int rc;
+    gw_stmt_int(s, 1, before_ms);
+    gw_stmt_int(s, 2, max->rows);
+    while ((rc = gw_stmt_step(s, err)) == 1 && (deleted.rows == 0 || deleted.bytes < max->bytes)) {
+        int64_t seq = gw_stmt_column_int(s, 0);
+        gw_buf_add(&found, &seq, sizeof seq);
+        deleted.rows++;
+        deleted.bytes += gw_stmt_column_int(s, 1) + GW_ROW_BYTES;
+    }
+    gw_stmt_reset(s);
+    rc = rc < 0 ? rc : 0;
+    for (size_t at = 0; rc == 0 && at < found.len; at += sizeof(int64_t)) {
+        int64_t seq;
+        memcpy(&seq, found.data + at, sizeof seq);
+        rc = delete_task(r, seq, err);
+    }
+    gw_buf_fini(&found);
+    if (rc == 0)
+        *ret_deleted = deleted;
+    return rc;
+}
+
+int gw_rows_prune_keys(struct gw_rows *r, int64_t before_ms, int max, int64_t *ret_deleted, struct gw_err *err)
+{
+    struct gw_stmt *s = r->stmts[GW_SQL_PRUNE_KEYS];
+    gw_stmt_int(s, 1, before_ms);
+    gw_stmt_int(s, 2, max);
+    int rc = gw_stmt_run(s, err);
+    *ret_deleted = rc == 0 ? gw_db_changes(r->db) : 0;
+    return rc;
 }

@@ -10,6 +10,7 @@ enum gw_row_statement {
     GW_SQL_INSERT,
     GW_SQL_INSERT_INPUT,
     GW_SQL_FIND_KEY,
+    GW_SQL_PRUNE_KEYS,
     GW_SQL_GET,
     GW_SQL_GET_INPUT,
     GW_SQL_START,
@@ -25,16 +26,28 @@ enum gw_row_statement {
     GW_SQL_WAITING,
     GW_SQL_COUNT_LANE,
     GW_SQL_COUNT_LANES,
-    GW_SQL_PRUNE_INPUTS,
-    GW_SQL_PRUNE,
+    GW_SQL_OLDEST,
+    GW_SQL_DELETE_INPUT,
+    GW_SQL_DELETE,
+    GW_SQL_TICK,
     GW_SQL_STATEMENTS,
 };
 
-/* Columns behind the task's own, in the statements that read one. */
-#define GW_SQL_COLUMN_BODY 19
+/* The column behind the task's own, in the statement that reads it. */
 #define GW_SQL_COLUMN_INPUT 20
+
+/* A name on disk, as it was when the store was opened. */
+struct gw_name {
+    char *path; /* owned */
+    uint64_t dev, ino;
+};
 
 struct gw_rows {
     struct gw_db *db;                         /* owned */
+    char *dir;                                /* owned */
+    struct gw_name file, log;
+    int64_t commits;  /* in the file, the last one acknowledged */
+    int64_t clock_ms; /* goes into the file with each commit */
+    int mark_fd;      /* see mark.h; -1: there is none */
     struct gw_stmt *stmts[GW_SQL_STATEMENTS]; /* owned */
 };

@@ -2,6 +2,8 @@
 
 #include "base/str.h"
 #include "base/time.h"
+#include "work/batch.h"
+#include "work/opening.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -12,43 +14,38 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BATCH_OPS 4096     /* in one transaction; bounds how long the first one waits for the last */
-#define PRUNE_ROWS 256     /* deleted in one transaction, between two looks at the queue */
-#define PRUNE_AGE_MS 60000 /* how often the age of finished rows is looked at, while there is work */
+#define BATCH_OPS 4096      /* in one transaction; bounds how long the first one waits for the last */
+#define OPEN_FIRST_MS 50    /* until an opening is tried again, then longer each time */
+#define OPEN_MAX_MS 2000
+#define LOOK_MS 60000       /* how often the names are looked at while nothing is written */
+#define LET_GO_TRIES 12     /* each waits for another process's lock, see schema.c */
+
+enum want { WANT_NOTHING, WANT_OPEN, WANT_GONE, WANT_END };
 
 struct gw_store {
     pthread_t thread;
     pthread_mutex_t lock;
-    pthread_cond_t more;  /* the thread waits: something was pushed, or stop */
-    pthread_cond_t tried; /* the loop waits: opened, a batch was tried, ended */
+    pthread_cond_t more;  /* the thread waits: something was pushed or is wanted */
+    pthread_cond_t tried; /* the loop waits: a batch was tried, the thread has ended */
     int fd;
+    bool started; /* the loop's own: there is a thread */
 
     /* under the lock */
     struct gw_ops pushed, answered;
     uint64_t last_seq, tried_seq;
     struct gw_store_health health;
-    bool opened, stop, ended, abandoned;
-    int open_code;
-    struct gw_err *open_err;           /* borrowed from the opener, until opened */
-    struct gw_store_found *open_found; /* the same */
+    struct gw_store_found *found; /* owned; not taken yet */
+    enum want want;
+    bool goes_on, closes_on, ended, tidy;
 
-    /* the thread's own */
-    char *dir, *boot_id;
-    bool retry_after_crash;
-    int64_t retain_ms, retain_rows;
-    struct gw_rows *rows;
-    struct gw_ops kept; /* ends that could not be written yet */
-    int64_t final_rows; /* finished rows in the file */
-    bool prune, pruning_rows;
-    bool tidy, opens_on, goes_on; /* see gw_store_tidy, config.goes_on, gw_store_close */
-    uint64_t next_age_check_ms;
+    /* the thread's own, but for what is set before it starts */
+    char *dir, *boot_id; /* owned */
+    struct gw_opening opening;
+    struct gw_batch batch;
+    struct gw_store_found *finds;  /* of the opening that is being tried */
+    struct gw_err why;             /* it is not open */
+    uint64_t open_at_ms, open_wait_ms;
 };
-
-/* Ends are kept until they are written. */
-static bool must(enum gw_op_kind kind)
-{
-    return kind == GW_OP_FINISH || kind == GW_OP_CUT || kind == GW_OP_BOUNDARY;
-}
 
 static void ops_fini(struct gw_ops *l)
 {
@@ -56,80 +53,32 @@ static void ops_fini(struct gw_ops *l)
         gw_op_free(op);
 }
 
-void gw_store_found_fini(struct gw_store_found *f)
+static void found_free(struct gw_store_found *f)
 {
-    for (size_t i = 0; i < f->lane_count; i++)
-        free(f->lanes[i].lane);
-    for (size_t i = 0; i < f->swept_count; i++)
-        gw_task_fini(&f->swept[i]);
-    free(f->lanes);
-    free(f->swept);
-    free(f->moved);
-    *f = (struct gw_store_found){0};
+    if (f == NULL)
+        return;
+    gw_store_found_fini(f);
+    free(f);
 }
 
 /* ---- carrying out ---- */
 
-static bool any_writes(const struct gw_ops *ops)
-{
-    for (const struct gw_op *op = ops->head; op != NULL; op = op->next)
-        if (gw_op_writes(op->kind))
-            return true;
-    return false;
-}
-
-/* Carries out all of them in one transaction, or none. */
-static int attempt(struct gw_store *s, struct gw_ops *ops, bool writes, struct gw_err *err)
-{
-    int rc = writes ? gw_rows_begin(s->rows, err) : 0;
-    for (struct gw_op *op = ops->head; rc == 0 && op != NULL; op = op->next)
-        rc = gw_op_apply(op, s->rows, s->boot_id, err);
-    if (rc == 0 && writes)
-        rc = gw_rows_commit(s->rows, err);
-    if (rc != 0)
-        gw_rows_rollback(s->rows);
-    return rc;
-}
-
-static int64_t ends_in(const struct gw_ops *ops)
-{
-    int64_t n = 0;
-    for (const struct gw_op *op = ops->head; op != NULL; op = op->next)
-        n += gw_op_ends(op);
-    return n;
-}
-
-/* After a failed attempt: ends once more without what may have been too much, reads on their own. */
-static void salvage(struct gw_store *s, struct gw_ops *ops, const struct gw_err *why)
-{
-    struct gw_ops ends = {0}, others = {0};
-    bool smaller = false;
-    for (struct gw_op *op; (op = gw_ops_take(ops)) != NULL;) {
-        smaller = smaller || !must(op->kind);
-        gw_ops_add(must(op->kind) ? &ends : &others, op);
-    }
-    bool wrote = ends.head != NULL && smaller && attempt(s, &ends, true, NULL) == 0;
-    if (wrote)
-        s->final_rows += ends_in(&ends);
-    for (struct gw_op *op = others.head; op != NULL; op = op->next) {
-        struct gw_err err = *why;
-        if (gw_op_writes(op->kind) || gw_op_apply(op, s->rows, s->boot_id, &err) != 0) {
-            gw_op_unanswer(op);
-            op->err = err;
-            op->err.code = op->code = -EIO;
-        }
-    }
-    gw_ops_append(wrote ? ops : &s->kept, &ends);
-    gw_ops_append(ops, &others);
-}
-
 /* code: how the batch went, and so whether the store can be written; > 0 when it did not find out. */
 static void answer(struct gw_store *s, struct gw_ops *ops, uint64_t seq, int code, const struct gw_err *err)
 {
+    unsigned kept = 0;
+    int64_t file = 0, log = 0;
+    for (const struct gw_op *op = s->batch.kept.head; op != NULL; op = op->next)
+        kept++;
+    if (s->batch.rows != NULL)
+        gw_rows_sizes(s->batch.rows, &file, &log);
     (void)pthread_mutex_lock(&s->lock);
     gw_ops_append(&s->answered, ops);
     s->tried_seq = seq;
-    if (code <= 0)
+    s->health.kept = kept;
+    s->health.file_bytes = file;
+    s->health.log_bytes = log;
+    if (code <= 0 && s->health.state != GW_STORE_CLOSED)
         s->health.code = code;
     if (code < 0)
         s->health.err = *err;
@@ -138,104 +87,112 @@ static void answer(struct gw_store *s, struct gw_ops *ops, uint64_t seq, int cod
     (void)pthread_mutex_unlock(&s->lock);
 }
 
-static void run_batch(struct gw_store *s, struct gw_ops *taken, uint64_t seq)
+static void try_open(struct gw_store *s);
+
+/* Whether what is written now will be found again; where the file's name leads elsewhere it is put back first. */
+static int look(struct gw_store *s, bool writes, struct gw_err *err)
 {
-    struct gw_err err = {0};
-    struct gw_ops ops = s->kept;
-    s->kept = (struct gw_ops){0};
-    gw_ops_append(&ops, taken);
-    bool writes = any_writes(&ops);
-    int code = attempt(s, &ops, writes, &err);
-    if (code == 0)
-        s->final_rows += ends_in(&ops);
-    else
-        salvage(s, &ops, &err);
-    s->prune = s->prune || s->final_rows > s->retain_rows || gw_now_ms() >= s->next_age_check_ms;
-    answer(s, &ops, seq, code == 0 && !writes ? 1 : code, &err);
+    if (s->batch.rows != NULL && writes && !gw_rows_reachable(s->batch.rows)) {
+        struct gw_lost_name lost = {0};
+        int rc = gw_rows_put_back(&s->batch.rows, &lost, err);
+        if (rc != 0) {
+            (void)gw_err_prefix(err, "tasks.db or its log was removed or replaced under this host and cannot be put back");
+            return rc;
+        }
+        s->finds = gw_calloc(1, sizeof *s->finds);
+        s->finds->lost = lost;
+        try_open(s);
+    }
+    if (s->batch.rows != NULL)
+        return 0;
+    *err = s->why;
+    return err->code < 0 ? err->code : gw_err_set(err, -ENOTCONN, "the task store is not open");
 }
 
-/* One small batch, so that work never waits long behind it. The count has a little play, or every end would
- * bring a deletion with a commit of its own once the limit is reached. */
-static void prune_some(struct gw_store *s)
+/* try: the store is to be written to, whether there is something to write or not. */
+static void run_batch(struct gw_store *s, struct gw_ops *ops, uint64_t seq, bool try)
 {
-    int64_t before = gw_wall_ms() - s->retain_ms, oldest = 0, deleted = 0;
-    s->pruning_rows = s->final_rows > s->retain_rows ||
-                      (s->pruning_rows && s->final_rows > s->retain_rows - s->retain_rows / 100);
-    s->next_age_check_ms = gw_now_ms() + PRUNE_AGE_MS;
-    s->prune = false;
-    if (!s->pruning_rows &&
-        (gw_rows_oldest_end(s->rows, &oldest, NULL) != 0 || oldest == 0 || oldest >= before))
-        return;
-    if (s->pruning_rows)
-        before = INT64_MAX;
-    int rc = gw_rows_begin(s->rows, NULL);
-    if (rc == 0)
-        rc = gw_rows_prune(s->rows, before, PRUNE_ROWS, &deleted, NULL);
-    if (rc == 0)
-        rc = gw_rows_commit(s->rows, NULL);
-    if (rc != 0) {
-        gw_rows_rollback(s->rows); // the next batch finds out what is wrong and says so
+    struct gw_err err = {0};
+    bool writes = gw_batch_gather(&s->batch, ops, try);
+    int code = look(s, writes, &err);
+    code = gw_batch_run(&s->batch, ops, writes, code, &err);
+    answer(s, ops, seq, code == 0 && !writes ? 1 : code, &err);
+}
+
+/* ---- the file's life ---- */
+
+static void tell(struct gw_store *s, enum gw_store_state state, const struct gw_err *err, bool held)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    s->health.state = state;
+    s->health.held = held;
+    s->health.code = err != NULL ? err->code : 0;
+    if (err != NULL)
+        s->health.err = *err;
+    if (state == GW_STORE_OPEN && s->finds != NULL) {
+        found_free(s->found);
+        s->found = s->finds;
+        s->finds = NULL;
+    }
+    if (held && s->want == WANT_GONE)
+        s->want = WANT_OPEN;
+    gw_store_wake(s);
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
+static void try_open(struct gw_store *s)
+{
+    struct gw_err err = {0};
+    if (s->finds == NULL)
+        s->finds = gw_calloc(1, sizeof *s->finds);
+    int rc = gw_opening_try(&s->opening, &s->batch.retain, &s->batch.rows, s->finds, &err);
+    s->why = err;
+    if (rc == 0) {
+        // What this file is from now on is known here, whatever a failed successor makes of it.
+        s->opening.ours = false;
+        s->opening.newer = true;
+        s->open_wait_ms = 0;
+        tell(s, GW_STORE_OPEN, NULL, false);
         return;
     }
-    s->final_rows -= deleted;
-    s->prune = deleted > 0;
+    s->why.code = rc;
+    s->batch.rows = NULL;
+    s->open_wait_ms = s->open_wait_ms == 0 ? OPEN_FIRST_MS : s->open_wait_ms * 2;
+    s->open_wait_ms = s->open_wait_ms < OPEN_MAX_MS ? s->open_wait_ms : OPEN_MAX_MS;
+    s->open_at_ms = gw_now_ms() + s->open_wait_ms;
+    tell(s, rc == -ENOTSUP ? GW_STORE_REFUSED : GW_STORE_OPENING, &s->why, false);
+}
+
+static bool still_wants(struct gw_store *s, enum want want)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    bool same = s->want == want;
+    (void)pthread_mutex_unlock(&s->lock);
+    return same;
+}
+
+static void let_go(struct gw_store *s, uint64_t seq)
+{
+    // Another process that has the file for a moment is waited for; the rest is known at once.
+    for (int i = 0; gw_batch_waits(&s->batch) && i < LET_GO_TRIES; i++) {
+        struct gw_ops none = {0};
+        run_batch(s, &none, seq, true);
+        if (s->health.code != -EBUSY || !still_wants(s, WANT_GONE))
+            break;
+    }
+    if (gw_batch_waits(&s->batch)) {
+        struct gw_err err = s->health.err; // only this thread writes it
+        tell(s, s->batch.rows != NULL ? GW_STORE_OPEN : GW_STORE_OPENING, &err, true);
+        return;
+    }
+    gw_rows_close(s->batch.rows, true);
+    s->batch.rows = NULL;
+    s->why = (struct gw_err){0};
+    s->opening.goes_on = true;
+    tell(s, GW_STORE_CLOSED, NULL, false);
 }
 
 /* ---- the thread ---- */
-
-/* What a successor does only once it is told to go: everything here writes. */
-static int take_over(struct gw_store *s, struct gw_store_found *found, struct gw_err *err)
-{
-    const struct gw_sweep sweep = {s->boot_id, UINT32_MAX, s->retry_after_crash, gw_wall_ms()};
-    int rc = gw_rows_adopt(s->rows, err);
-    if (rc == 0)
-        rc = gw_rows_begin(s->rows, err);
-    if (rc == 0)
-        rc = gw_rows_sweep(s->rows, &sweep, &found->swept, &found->swept_count, err);
-    if (rc == 0)
-        rc = gw_rows_commit(s->rows, err);
-    if (rc == 0)
-        rc = gw_rows_count_queued(s->rows, NULL, &found->lanes, &found->lane_count, err);
-    if (rc == 0)
-        rc = gw_rows_max_id(s->rows, found->max_id, err);
-    if (rc == 0)
-        rc = gw_rows_count_final(s->rows, &s->final_rows, err);
-    return rc;
-}
-
-static int open_rows(struct gw_store *s, struct gw_store_found *found, struct gw_err *err)
-{
-    for (;;) {
-        int rc = gw_rows_open(s->dir, s->opens_on, &s->rows, err);
-        if (rc == 0 && (rc = take_over(s, found, err)) != 0) {
-            gw_rows_rollback(s->rows);
-            gw_rows_close(s->rows, false);
-        }
-        if (rc == 0)
-            return 0;
-        s->rows = NULL;
-        if (rc != -EUCLEAN || found->moved != NULL)
-            return rc;
-        gw_store_found_fini(found);
-        rc = gw_rows_move_aside(s->dir, &found->moved, err);
-        if (rc != 0)
-            return rc;
-    }
-}
-
-static void store_free(struct gw_store *s)
-{
-    ops_fini(&s->pushed);
-    ops_fini(&s->answered);
-    ops_fini(&s->kept);
-    (void)close(s->fd);
-    (void)pthread_cond_destroy(&s->more);
-    (void)pthread_cond_destroy(&s->tried);
-    (void)pthread_mutex_destroy(&s->lock);
-    free(s->dir);
-    free(s->boot_id);
-    free(s);
-}
 
 /* Takes what waits, up to a batch. The lock is held. */
 static uint64_t take_batch(struct gw_store *s, struct gw_ops *ret)
@@ -249,52 +206,79 @@ static uint64_t take_batch(struct gw_store *s, struct gw_ops *ret)
     return seq;
 }
 
-static void serve(struct gw_store *s)
+static struct timespec deadline_in(uint64_t ms)
 {
-    for (bool stop = false; !stop;) {
-        struct gw_ops ops = {0};
-        (void)pthread_mutex_lock(&s->lock);
-        while (s->pushed.head == NULL && !s->stop && !s->prune && !s->tidy)
-            (void)pthread_cond_wait(&s->more, &s->lock);
-        stop = s->stop;
-        uint64_t seq = take_batch(s, &ops);
-        stop = stop && s->pushed.head == NULL;
-        bool tidy = s->tidy && ops.head == NULL && !stop;
-        s->tidy = s->tidy && !tidy;
-        (void)pthread_mutex_unlock(&s->lock);
-        if (tidy)
-            gw_rows_tidy(s->rows);
-        if (ops.head != NULL || (stop && s->kept.head != NULL))
-            run_batch(s, &ops, seq);
-        else if (!stop && s->prune)
-            prune_some(s);
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    t.tv_sec += (time_t)(ms / 1000);
+    t.tv_nsec += (long)(ms % 1000) * 1000000;
+    if (t.tv_nsec >= 1000000000) {
+        t.tv_sec++;
+        t.tv_nsec -= 1000000000;
     }
+    return t;
+}
+
+static bool wants_open(const struct gw_store *s)
+{
+    return s->want == WANT_OPEN && s->batch.rows == NULL && s->health.state != GW_STORE_REFUSED;
+}
+
+/* Something is to be done now. The lock is held. */
+static bool busy(const struct gw_store *s)
+{
+    return s->pushed.head != NULL || s->want == WANT_END || (s->want == WANT_GONE && s->health.state != GW_STORE_CLOSED) ||
+           (wants_open(s) && gw_now_ms() >= s->open_at_ms) || (s->batch.rows != NULL && (s->batch.retain.due || s->tidy));
+}
+
+/* Waits until there is, or until the names are to be looked at: then true. The lock is held. */
+static bool wait_for_work(struct gw_store *s)
+{
+    uint64_t since = gw_now_ms();
+    while (!busy(s)) {
+        uint64_t now = gw_now_ms(), wait = LOOK_MS;
+        if (wants_open(s))
+            wait = s->open_at_ms > now ? s->open_at_ms - now : 0;
+        else if (now - since >= LOOK_MS)
+            return true;
+        struct timespec until = deadline_in(wait);
+        (void)pthread_cond_timedwait(&s->more, &s->lock, &until);
+    }
+    return false;
 }
 
 static void *store_main(void *arg)
 {
     struct gw_store *s = arg;
     (void)pthread_setname_np(pthread_self(), "gwhost-store");
-    int rc = open_rows(s, s->open_found, s->open_err);
-    (void)pthread_mutex_lock(&s->lock);
-    s->open_code = rc;
-    s->opened = true;
-    s->prune = true;
-    (void)pthread_cond_broadcast(&s->tried);
-    (void)pthread_mutex_unlock(&s->lock);
-    if (rc != 0)
-        return NULL;
-
-    serve(s);
-    gw_rows_close(s->rows, s->goes_on);
-    s->rows = NULL;
+    for (bool end = false; !end;) {
+        struct gw_ops ops = {0};
+        (void)pthread_mutex_lock(&s->lock);
+        bool idle = wait_for_work(s), opens = wants_open(s) && gw_now_ms() >= s->open_at_ms;
+        uint64_t seq = take_batch(s, &ops);
+        bool last = s->pushed.head == NULL, tidy = s->tidy && ops.head == NULL && s->batch.rows != NULL;
+        bool gone = s->want == WANT_GONE && last && s->health.state != GW_STORE_CLOSED;
+        end = s->want == WANT_END && last;
+        s->tidy = s->tidy && !tidy;
+        (void)pthread_mutex_unlock(&s->lock);
+        if (opens)
+            try_open(s);
+        bool lost = idle && s->batch.rows != NULL && !gw_rows_reachable(s->batch.rows);
+        if (ops.head != NULL || lost || (end && gw_batch_waits(&s->batch)))
+            run_batch(s, &ops, seq, lost);
+        else if (tidy)
+            gw_rows_tidy(s->batch.rows);
+        else if (!gone && !end && s->batch.rows != NULL && s->batch.retain.due)
+            gw_retain_step(&s->batch.retain, s->batch.rows);
+        if (gone)
+            let_go(s, seq);
+    }
+    gw_rows_close(s->batch.rows, s->closes_on);
+    s->batch.rows = NULL;
     (void)pthread_mutex_lock(&s->lock);
     s->ended = true;
-    bool mine = s->abandoned;
     (void)pthread_cond_broadcast(&s->tried);
     (void)pthread_mutex_unlock(&s->lock);
-    if (mine)
-        store_free(s);
     return NULL;
 }
 
@@ -309,9 +293,13 @@ static int start_thread(struct gw_store *s)
     return -rc;
 }
 
-int gw_store_open(const struct gw_store_config *config, struct gw_store **ret_store,
-                  struct gw_store_found *ret_found, struct gw_err *err)
+/* ---- the loop thread's side ---- */
+
+int gw_store_new(const struct gw_store_config *config, struct gw_store **ret_store, struct gw_err *err)
 {
+    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (fd < 0)
+        return gw_err_set(err, -errno, "no descriptor for the store: %s", gw_strerror(-errno));
     struct gw_store *s = gw_calloc(1, sizeof *s);
     pthread_condattr_t monotonic;
     (void)pthread_mutex_init(&s->lock, NULL);
@@ -320,48 +308,47 @@ int gw_store_open(const struct gw_store_config *config, struct gw_store **ret_st
     (void)pthread_cond_init(&s->more, &monotonic);
     (void)pthread_cond_init(&s->tried, &monotonic);
     (void)pthread_condattr_destroy(&monotonic);
+    s->fd = fd;
     s->dir = gw_strdup(config->dir);
     s->boot_id = gw_strdup(config->boot_id);
-    s->retry_after_crash = config->retry_after_crash;
-    s->retain_ms = config->retain_ms;
-    s->retain_rows = config->retain_rows;
-    s->opens_on = config->goes_on;
-    *ret_found = (struct gw_store_found){0};
-    s->open_found = ret_found;
-    s->open_err = err;
-    s->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int rc = s->fd >= 0 ? start_thread(s) : -errno;
-    if (rc != 0) {
-        store_free(s);
-        return gw_err_set(err, rc, "start the store's thread: %s", gw_strerror(rc));
-    }
-    (void)pthread_mutex_lock(&s->lock);
-    while (!s->opened)
-        (void)pthread_cond_wait(&s->tried, &s->lock);
-    rc = s->open_code;
-    (void)pthread_mutex_unlock(&s->lock);
-    if (rc != 0) {
-        (void)pthread_join(s->thread, NULL);
-        store_free(s);
-        return rc;
-    }
+    s->batch.boot_id = s->boot_id;
+    s->opening = (struct gw_opening){.dir = s->dir, .boot_id = s->boot_id, .newer = config->newer,
+                                     .retry_after_crash = config->retry_after_crash, .ours = true};
+    s->batch.retain.keep = config->keep;
     *ret_store = s;
     return 0;
 }
 
-/* ---- the loop thread's side ---- */
-
-static struct timespec deadline_in(unsigned ms)
+void gw_store_open(struct gw_store *s, bool goes_on)
 {
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    t.tv_sec += ms / 1000;
-    t.tv_nsec += (long)(ms % 1000) * 1000000;
-    if (t.tv_nsec >= 1000000000) {
-        t.tv_sec++;
-        t.tv_nsec -= 1000000000;
+    (void)pthread_mutex_lock(&s->lock);
+    if (!s->started)
+        s->opening.goes_on = goes_on;
+    if (s->want != WANT_OPEN && s->health.state == GW_STORE_CLOSED)
+        s->health.state = GW_STORE_OPENING;
+    s->want = WANT_OPEN;
+    s->health.held = false;
+    (void)pthread_cond_signal(&s->more);
+    (void)pthread_mutex_unlock(&s->lock);
+    if (s->started)
+        return;
+    int rc = start_thread(s);
+    s->started = rc == 0;
+    if (rc != 0) {
+        s->health.code = gw_err_set(&s->health.err, rc, "start the store's thread: %s", gw_strerror(rc));
+        gw_store_wake(s);
     }
-    return t;
+}
+
+void gw_store_let_go(struct gw_store *s)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    s->want = WANT_GONE;
+    s->health.held = false;
+    (void)pthread_cond_signal(&s->more);
+    (void)pthread_mutex_unlock(&s->lock);
+    if (!s->started)
+        gw_store_wake(s);
 }
 
 void gw_store_tidy(struct gw_store *s)
@@ -372,25 +359,40 @@ void gw_store_tidy(struct gw_store *s)
     (void)pthread_mutex_unlock(&s->lock);
 }
 
-void gw_store_close(struct gw_store *s, unsigned max_ms, bool goes_on)
+static void store_free(struct gw_store *s)
+{
+    ops_fini(&s->pushed);
+    ops_fini(&s->answered);
+    ops_fini(&s->batch.kept);
+    ops_fini(&s->batch.doubt);
+    found_free(s->found);
+    found_free(s->finds);
+    (void)close(s->fd);
+    (void)pthread_cond_destroy(&s->more);
+    (void)pthread_cond_destroy(&s->tried);
+    (void)pthread_mutex_destroy(&s->lock);
+    free(s->dir);
+    free(s->boot_id);
+    free(s);
+}
+
+bool gw_store_close(struct gw_store *s, unsigned max_ms, bool goes_on)
 {
     struct timespec until = deadline_in(max_ms);
     (void)pthread_mutex_lock(&s->lock);
-    s->goes_on = goes_on;
-    s->stop = true;
+    s->closes_on = goes_on;
+    s->want = WANT_END;
     (void)pthread_cond_signal(&s->more);
-    while (!s->ended && pthread_cond_timedwait(&s->tried, &s->lock, &until) == 0)
+    while (s->started && !s->ended && pthread_cond_timedwait(&s->tried, &s->lock, &until) == 0)
         ;
-    bool ended = s->ended;
-    s->abandoned = !ended;
-    pthread_t thread = s->thread;
+    bool ended = !s->started || s->ended;
     (void)pthread_mutex_unlock(&s->lock);
-    if (!ended) {
-        (void)pthread_detach(thread);
-        return;
-    }
-    (void)pthread_join(thread, NULL);
+    if (!ended)
+        return false;
+    if (s->started)
+        (void)pthread_join(s->thread, NULL);
     store_free(s);
+    return true;
 }
 
 int gw_store_fd(const struct gw_store *s)
@@ -428,7 +430,8 @@ bool gw_store_wait(struct gw_store *s, uint64_t seq, unsigned max_ms)
     return tried;
 }
 
-void gw_store_answers(struct gw_store *s, struct gw_ops *ret_ops, struct gw_store_health *ret_health)
+void gw_store_answers(struct gw_store *s, struct gw_ops *ret_ops, struct gw_store_health *ret_health,
+                      struct gw_store_found **ret_found)
 {
     uint64_t n;
     (void)!read(s->fd, &n, sizeof n);
@@ -436,5 +439,7 @@ void gw_store_answers(struct gw_store *s, struct gw_ops *ret_ops, struct gw_stor
     *ret_ops = s->answered;
     s->answered = (struct gw_ops){0};
     *ret_health = s->health;
+    *ret_found = s->found;
+    s->found = NULL;
     (void)pthread_mutex_unlock(&s->lock);
 }

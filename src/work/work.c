@@ -11,8 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RETAIN_MS (7LL * 24 * 3600 * 1000)
-#define RETAIN_ROWS 100000
 #define PROBE_FIRST_MS 100
 #define PROBE_MAX_MS 5000
 #define ID_BITS 15 /* of the number in an id: it counts within the millisecond in the 48 bits above */
@@ -31,9 +29,8 @@ void gw_work_make_id(struct gw_work *w, char kind, char ret_id[40])
 static void go_on_behind(struct gw_work *w, const char *max_id)
 {
     int64_t seq;
-    if (gw_task_id_seq(max_id, &seq))
+    if (gw_task_id_seq(max_id, &seq) && (uint64_t)seq > w->last_seq)
         w->last_seq = (uint64_t)seq;
-    gw_random_hex(4, w->id_suffix);
 }
 
 /* ---- life ---- */
@@ -42,6 +39,7 @@ static void add_lane(struct gw_work *w, struct gw_lane *l)
 {
     w->lanes = gw_realloc(w->lanes, (w->lane_count + 1) * sizeof(struct gw_lane *));
     w->lanes[w->lane_count++] = l;
+    w->lane_counts = gw_realloc(w->lane_counts, w->lane_count * sizeof *w->lane_counts);
 }
 
 static int check_lanes(const struct gw_work_config *config, struct gw_err *err)
@@ -57,8 +55,7 @@ static int check_lanes(const struct gw_work_config *config, struct gw_err *err)
     return 0;
 }
 
-static void make_lanes(struct gw_work *w, const struct gw_work_config *config,
-                       const struct gw_store_found *found)
+static void make_lanes(struct gw_work *w, const struct gw_work_config *config)
 {
     for (size_t i = 0; i < config->lane_count; i++) {
         const struct gw_lane_spec *spec = &config->lanes[i];
@@ -66,14 +63,21 @@ static void make_lanes(struct gw_work *w, const struct gw_work_config *config,
     }
     if (gw_lane_find(w, "main") == NULL)
         add_lane(w, gw_lane_new("main", 4, -1, true));
+}
+
+/* The queues as they are in the store. */
+static void fill_lanes(struct gw_work *w, const struct gw_store_found *found)
+{
+    for (size_t i = 0; i < w->lane_count; i++)
+        w->lanes[i]->queued = 0;
     for (size_t i = 0; i < found->lane_count; i++) {
         struct gw_lane *l = gw_lane_find(w, found->lanes[i].lane);
-        if (l == NULL)
-            add_lane(w, l = gw_lane_new(found->lanes[i].lane, 0, -1, false));
-        l->queued = found->lanes[i].queued;
-        l->more = true;
+        if (l == NULL) // nothing waits for ever, and nothing of it crowds the others
+            add_lane(w, l = gw_lane_new(found->lanes[i].lane, 1, -1, false));
+        l->queued = found->lanes[i].queued - (int64_t)l->starting;
     }
-    w->lane_counts = gw_calloc(w->lane_count, sizeof *w->lane_counts);
+    for (size_t i = 0; i < w->lane_count; i++)
+        w->lanes[i]->stale = w->lanes[i]->more = true;
 }
 
 /* What the opening ended or queued again is told like any other change, from the first dispatch. */
@@ -87,31 +91,21 @@ static void tell_swept(struct gw_work *w, struct gw_store_found *found)
     gw_work_refuse(w, op);
 }
 
-int gw_work_open(const struct gw_work_config *config, struct gw_work **ret_work, char **ret_moved,
-                 struct gw_err *err)
+int gw_work_open(const struct gw_work_config *config, struct gw_work **ret_work, struct gw_err *err)
 {
-    struct gw_store_config store = {
-        .dir = config->state_dir,
-        .boot_id = config->boot_id,
-        .goes_on = config->goes_on,
-        .retry_after_crash = config->retry_after_crash,
-        .retain_ms = config->retain_ms > 0 ? config->retain_ms : RETAIN_MS,
-        .retain_rows = config->retain_rows > 0 ? config->retain_rows : RETAIN_ROWS,
-    };
-    struct gw_store_found found = {0};
-    struct gw_store *opened;
-    *ret_moved = NULL;
+    const struct gw_store_config store = {.dir = config->state_dir,
+                                          .boot_id = config->boot_id,
+                                          .newer = config->newer,
+                                          .retry_after_crash = config->retry_after_crash,
+                                          .keep = config->keep};
+    struct gw_store *made;
     int rc = check_lanes(config, err);
     if (rc == 0)
-        rc = gw_store_open(&store, &opened, &found, err);
-    *ret_moved = found.moved;
-    found.moved = NULL;
-    if (rc != 0) {
-        gw_store_found_fini(&found);
+        rc = gw_store_new(&store, &made, err);
+    if (rc != 0)
         return rc;
-    }
     struct gw_work *w = gw_calloc(1, sizeof *w);
-    w->store = opened;
+    w->store = made;
     w->boot_id = gw_strdup(config->boot_id);
     w->ops = *config->ops;
     w->ud = config->ud;
@@ -119,13 +113,35 @@ int gw_work_open(const struct gw_work_config *config, struct gw_work **ret_work,
                                &w->task_aborts, &w->runs, &w->cut_runs, &w->run_aborts};
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
         gw_link_init(lists[i]);
-    make_lanes(w, config, &found);
-    go_on_behind(w, found.max_id);
-    if (found.swept_count > 0)
-        tell_swept(w, &found);
-    gw_store_found_fini(&found);
+    make_lanes(w, config);
+    gw_random_hex(4, w->id_suffix);
+    w->sick = true;
+    w->probe_at_ms = UINT64_MAX;
+    gw_store_open(w->store, config->goes_on);
     *ret_work = w;
     return 0;
+}
+
+/* What the thread has found in the file. */
+static void take_found(struct gw_work *w, struct gw_store_found *found)
+{
+    const struct gw_work_opened told = {.moved = found->moved,
+                                        .put_back = found->lost.known,
+                                        .saved = found->lost.saved,
+                                        .swept = found->swept,
+                                        .swept_count = found->swept_count,
+                                        .commits = found->older.commits,
+                                        .acknowledged = found->older.acknowledged,
+                                        .acknowledged_at_ms = found->older.at_ms};
+    fill_lanes(w, found);
+    go_on_behind(w, found->max_id);
+    w->open = w->opened = true;
+    if (w->ops.opened != NULL)
+        w->ops.opened(w->ud, &told);
+    if (found->swept_count > 0)
+        tell_swept(w, found);
+    gw_store_found_fini(found);
+    free(found);
 }
 
 static void forget_live(struct gw_work *w)
@@ -134,6 +150,25 @@ static void forget_live(struct gw_work *w)
         gw_live_release(w, gw_link_of(w->live.next, struct gw_live, all));
     while (!gw_link_alone(&w->gone))
         gw_live_release(w, gw_link_of(w->gone.next, struct gw_live, all));
+}
+
+void gw_work_let_go(struct gw_work *w)
+{
+    gw_live_store_progress(w, &w->staged);
+    (void)gw_work_flush(w);
+    w->handed = w->letting_go = true;
+    gw_store_let_go(w->store);
+}
+
+void gw_work_take_back(struct gw_work *w)
+{
+    w->handed = w->letting_go = false;
+    gw_store_open(w->store, true);
+}
+
+bool gw_work_is_open(const struct gw_work *w)
+{
+    return w->open;
 }
 
 void gw_work_tidy(struct gw_work *w)
@@ -152,7 +187,8 @@ struct gw_work *gw_work_close(struct gw_work *w, unsigned max_ms, bool goes_on)
     (void)gw_work_flush(w);
     forget_live(w);
     gw_run_free_all(w);
-    gw_store_close(w->store, max_ms, goes_on);
+    if (!gw_store_close(w->store, max_ms, goes_on))
+        return w;
     for (struct gw_op *op; (op = gw_ops_take(&w->local)) != NULL;)
         gw_op_free(op);
     for (size_t i = 0; i < w->lane_count; i++)
@@ -247,16 +283,34 @@ static void answered(struct gw_work *w, struct gw_op *op)
 
 static void take_health(struct gw_work *w, const struct gw_store_health *health)
 {
-    bool sick = health->code != 0;
-    if (sick == w->sick)
+    bool open = health->state == GW_STORE_OPEN, sick = !open || health->code != 0;
+    bool down = health->state != GW_STORE_CLOSED && (health->code != 0 || (w->down && !open));
+    w->open = open;
+    w->unwritten = health->kept;
+    w->store_bytes = health->file_bytes;
+    w->store_log_bytes = health->log_bytes;
+    if (sick != w->sick) {
+        w->sick = sick;
+        for (size_t i = 0; !sick && i < w->lane_count; i++)
+            w->lanes[i]->stale = true; // answers came out of order while ends were kept back
+    }
+    if (down == w->down)
         return;
-    w->sick = sick;
+    w->down = down;
     w->probe_wait_ms = PROBE_FIRST_MS;
-    w->probe_at_ms = gw_now_ms() + PROBE_FIRST_MS;
-    for (size_t i = 0; !sick && i < w->lane_count; i++)
-        w->lanes[i]->stale = true; // answers came out of order while ends were kept back
+    w->probe_at_ms = down ? gw_now_ms() + PROBE_FIRST_MS : UINT64_MAX;
     if (w->ops.store_health != NULL)
-        w->ops.store_health(w->ud, health->code, sick ? &health->err : NULL);
+        w->ops.store_health(w->ud, health->code, down ? &health->err : NULL);
+}
+
+/* The store is another process's now, or cannot be. */
+static void look_let_go(struct gw_work *w, const struct gw_store_health *health)
+{
+    if (!w->letting_go || (health->state != GW_STORE_CLOSED && !health->held))
+        return;
+    w->letting_go = false;
+    w->handed = health->state == GW_STORE_CLOSED;
+    w->ops.let_go(w->ud, w->handed ? 0 : health->code, &health->err);
 }
 
 void gw_work_dispatch(struct gw_work *w)
@@ -266,7 +320,10 @@ void gw_work_dispatch(struct gw_work *w)
     gw_assert(!w->dispatching);
     w->dispatching = true;
     w->hold = false;
-    gw_store_answers(w->store, &ops, &health);
+    struct gw_store_found *found;
+    gw_store_answers(w->store, &ops, &health, &found);
+    if (found != NULL)
+        take_found(w, found);
     gw_ops_append(&ops, &w->local);
     take_health(w, &health);
     for (struct gw_op *op; (op = gw_ops_take(&ops)) != NULL;)
@@ -276,6 +333,7 @@ void gw_work_dispatch(struct gw_work *w)
     gw_drain_look(w);
     for (size_t i = 0; i < w->lane_count; i++)
         gw_lane_pump(w, w->lanes[i]);
+    look_let_go(w, &health);
     w->dispatching = false;
     if (w->staged.head != NULL)
         (void)gw_work_flush(w);
@@ -293,7 +351,7 @@ int gw_work_fd(const struct gw_work *w)
 uint64_t gw_work_deadline(const struct gw_work *w)
 {
     uint64_t at = w->heap_used > 0 ? w->heap[0]->deadline_ms : UINT64_MAX;
-    if (w->sick && w->probe_at_ms < at)
+    if (w->down && !w->handed && w->probe_at_ms < at)
         at = w->probe_at_ms;
     for (size_t i = 0; !w->fenced && i < w->lane_count; i++)
         if (w->lanes[i]->slow_at_ms != 0 && w->lanes[i]->slow_at_ms < at)
@@ -306,7 +364,8 @@ void gw_work_tick(struct gw_work *w, uint64_t now_ms)
     gw_live_tick(w, now_ms);
     for (size_t i = 0; !w->fenced && i < w->lane_count; i++)
         gw_lane_tick(w, w->lanes[i], now_ms);
-    if (w->sick && now_ms >= w->probe_at_ms) {
+    if (w->down && !w->handed && now_ms >= w->probe_at_ms) {
+        gw_store_open(w->store, false); // if its thread could not be started
         w->probe_wait_ms = w->probe_wait_ms * 2 < PROBE_MAX_MS ? w->probe_wait_ms * 2 : PROBE_MAX_MS;
         w->probe_at_ms = now_ms + w->probe_wait_ms;
         gw_work_post(w, gw_op_new(GW_OP_PROBE));
@@ -317,7 +376,7 @@ void gw_work_tick(struct gw_work *w, uint64_t now_ms)
 
 void gw_work_start(struct gw_work *w, unsigned generation)
 {
-    gw_assert(!w->dispatching && generation > w->generation);
+    gw_assert(!w->dispatching && generation > w->generation && !w->handed);
     bool again = w->generation != 0;
     w->generation = generation;
     w->fenced = w->accept_queue = w->drain_watch = false;
@@ -356,7 +415,8 @@ struct gw_work_counts gw_work_counts(const struct gw_work *w)
 {
     struct gw_work_counts c = {
         .tasks = w->running, .runs = w->run_count, .excused_tasks = w->excused_tasks, .excused_runs = w->excused_runs,
-        .submitted = w->submitted, .finished = w->finished};
+        .submitted = w->submitted, .finished = w->finished, .unwritten = w->unwritten,
+        .store_bytes = w->store_bytes, .store_log_bytes = w->store_log_bytes};
     for (size_t i = 0; i < w->lane_count; i++)
         c.queued += w->lanes[i]->queued;
     return c;

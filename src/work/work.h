@@ -53,6 +53,7 @@ struct gw_task {
     char *progress;                   /* last text reported, or NULL */
     json_t *result;                   /* any JSON that the executor gave; at most 64 KiB of text, or NULL */
     char *error;                      /* NULL unless it ended otherwise */
+    int64_t bytes;                    /* of input, result and error, in the store */
 };
 void gw_task_fini(struct gw_task *t);
 /* The object of GET /v1/tasks/ID (contract, section 7). */
@@ -87,6 +88,24 @@ enum gw_abort {
 };
 const char *gw_abort_name(enum gw_abort why); /* "cancel", "timeout", "compacting", "drain" */
 
+/* What an opening found wrong; all borrowed. */
+struct gw_work_opened {
+    const char *moved;  /* the file was damaged: it has this name now, and a new one was made */
+    bool put_back;      /* its name led elsewhere: it was put back, … */
+    const char *saved;  /* … or, where another file had that name by now, has this one */
+    const struct gw_task *swept; /* what was running; told by changed, too */
+    size_t swept_count;
+    int64_t commits, acknowledged, acknowledged_at_ms; /* fewer than were acknowledged; all 0: it is not so */
+};
+
+/* How long tasks that have ended are kept; 0: no limit. */
+struct gw_retention {
+    int64_t ms, rows, bytes; /* age; how many; of their texts */
+};
+#define GW_RETENTION "7d,100000,1GiB"
+/* Reads words such as these, in any order; what is not named is no limit. False when they are no such words. */
+bool gw_retention_parse(const char *words, struct gw_retention *ret);
+
 struct gw_work_ops {
     /* Execute task now: its running row is committed. The executor ends it with gw_task_finish(). */
     void (*execute)(void *ud, const struct gw_task *task);
@@ -102,11 +121,16 @@ struct gw_work_ops {
      * queued starts before the next dispatch, so that whoever waited for this moment can fence in it;
      * watching again from here would only spin. */
     void (*idle)(void *ud);
-    /* The store cannot be written, or can again (code 0, err NULL). Told on change only. Meanwhile submits
-     * get -EIO, nothing new starts, running work goes on; ends are kept in memory, hold their slot, and are
-     * written first when the store is well. It is tried again after 100 ms, then later each time, up to 5 s.
-     */
+    /* The store cannot be opened or written, or can again (code 0, err NULL). Told on change only. Meanwhile
+     * submits get -EIO, nothing new starts, running work goes on; ends are kept in memory, hold their slot, and
+     * are written first when the store is well. It is tried again soon, then later each time, up to 5 s; for good
+     * is -ENOTSUP: the file is a newer program's. */
     void (*store_health)(void *ud, int code, const struct gw_err *err);
+    /* The store has been opened: from the first dispatch after that. */
+    void (*opened)(void *ud, const struct gw_work_opened *opened);
+    /* After gw_work_let_go(): code 0: nobody here has the store any more. Else it could not be written, for err, and
+     * goes on here. */
+    void (*let_go)(void *ud, int code, const struct gw_err *err);
     /* The first submission to this lane since the fence was refused; gw_lane_counts has how many in the end. */
     void (*refusing)(void *ud, const char *lane);
     /* A task has waited longer than 2 s for its lane. */
@@ -119,27 +143,33 @@ struct gw_work_config {
     const struct gw_lane_spec *lanes;
     size_t lane_count;              /* "main" is added with concurrency 4 when absent */
     bool goes_on;                   /* the process before has closed the store for us: it is not looked through */
+    bool newer;                     /* a store that a later version has brought up to date is used as it is */
     bool retry_after_crash;         /* false in safe mode: what ran when a boot died is not tried again */
-    int64_t retain_ms, retain_rows; /* how long and how many finished tasks are kept; 0: 7 days, 100,000 */
+    struct gw_retention keep;
     const struct gw_work_ops *ops;
     void *ud;
 };
 
 /* A successor that stands by must not call this before it is told to go: it migrates and recovers.
- * A lane that tasks wait in but that is not configured any more is shown with concurrency 0, takes nothing
- * and starts nothing. A file that a later version made is used as it is. Opens or makes the store, recovers
- * what a dead boot left (running rows of another boot become lost or queued again; those of config's own boot
- * become interrupted or queued again), and starts the store thread. A corrupt file is moved aside, never
- * deleted; *ret_moved then is its new path (caller frees), else NULL. Nothing executes before
- * gw_work_start(). Returns 0 or a negative errno with the path in err: -EBUSY (locked by another process),
- * -EROFS, -ENOSPC, -ENOENT, … */
-int gw_work_open(const struct gw_work_config *config, struct gw_work **ret_work, char **ret_moved,
-                 struct gw_err *err);
+ * Asks the store thread to open or make the store and to recover what a dead boot left (running rows of another boot
+ * become lost or queued again; those of config's own boot become interrupted or queued again). ops->opened follows
+ * when it has, and may be waited for; until then the store is as if it could not be written, and ops->store_health
+ * tells why when a first try has failed. A corrupt file is moved aside, never deleted. A lane that tasks wait in but
+ * that is not configured any more takes nothing, and runs what it has one by one. Nothing executes before
+ * gw_work_start(). Returns 0, -EINVAL (lanes), -EMFILE. */
+int gw_work_open(const struct gw_work_config *config, struct gw_work **ret_work, struct gw_err *err);
 /* Waits for what is queued for the store, at most max_ms, and frees. Callbacks that are still due are not
  * called. goes_on: another process opens the store at once, so nothing is tidied up, for which the disk would be
- * waited for; gw_work_tidy() some time before keeps what is left over small. NULL is fine; always NULL. */
+ * waited for. NULL is fine. Returns NULL, or w when the store thread is still at work: then the store is nobody
+ * else's, and all that may be done with w is to call this again. */
 struct gw_work *gw_work_close(struct gw_work *w, unsigned max_ms, bool goes_on);
-void gw_work_tidy(struct gw_work *w);
+/* Between a boundary and the next start: all that is queued for the store is written and it is closed, for another
+ * process; ops->let_go follows. */
+void gw_work_let_go(struct gw_work *w);
+/* … and now it is not for another process, whether it has been let go or not: it is opened again. */
+void gw_work_take_back(struct gw_work *w);
+bool gw_work_is_open(const struct gw_work *w); /* as far as it was told */
+void gw_work_tidy(struct gw_work *w); /* some time before keeps what letting go has to do small */
 
 int gw_work_fd(const struct gw_work *w); /* an eventfd, readable when dispatch has something to do */
 void gw_work_dispatch(struct gw_work *w);
@@ -164,7 +194,8 @@ const char *gw_work_error_words(int code, const struct gw_err *err);
 
 /* Called with code 0 and the accepted task once it is durable (existing is true when an idempotency key
  * named an earlier one), or with -EINVAL (unknown lane, bad field), -EBUSY (queue limit), -ESHUTDOWN (fence),
- * -EEXIST (key used for another body), -EIO (store unavailable). A key that names an earlier task is answered
+ * -EEXIST (key used for another body), -EIO (store unavailable: not accepted), -EINPROGRESS (the same, but what became
+ * of it is not known). A key that names an earlier task is answered
  * with it also behind the fence and when the queue is full. What a free slot takes at once does not count
  * against the queue limit. The task (NULL unless code is 0) is borrowed for the call. */
 typedef void gw_submit_cb(void *ud, int code, const struct gw_task *task, bool existing,
@@ -182,7 +213,7 @@ int gw_task_finish(struct gw_work *w, const char *id, unsigned generation, enum 
                    const json_t *result, const char *error);
 int gw_task_progress(struct gw_work *w, const char *id, unsigned generation, const char *text);
 
-/* One task, or NULL with -ENOENT or -EIO. */
+/* One task, or NULL with -ENOENT, -EIO or -EINPROGRESS. */
 typedef void gw_task_cb(void *ud, int code, const struct gw_task *task, const struct gw_err *err);
 void gw_task_get(struct gw_work *w, const char *id, gw_task_cb *cb, void *ud);
 /* Queued: cancelled at once; running: told to end. code 0 with the task as it then is, -ENOENT, -EIO, or
@@ -221,6 +252,9 @@ const char *gw_run_id(const struct gw_run *run);
  * the store belongs to them: it will be executed. ops->drained follows when none of them is left, at once if
  * there are none (from dispatch). */
 void gw_work_fence(struct gw_work *w, bool accept_queue);
+/* Whether what has ended but waits for a store that is ill does not hold up ops->drained: true where this process goes
+ * on, which keeps those ends. */
+void gw_work_keep_ends(struct gw_work *w, bool keep);
 /* Tells compacting runs to end; returns how many there are. */
 unsigned gw_work_abort_compacting(struct gw_work *w);
 /* Marks what still runs (of lane, or of all lanes when NULL; runs only when lane is NULL) interrupted,
@@ -242,12 +276,15 @@ struct gw_lane_counts {
     unsigned active, concurrency;
     unsigned refused; /* submissions since the last fence, because of it */
     int64_t queued;
+    bool configured; /* false: only there for the tasks that wait in it */
 };
 struct gw_work_counts {
     unsigned tasks, runs; /* running */
     unsigned excused_tasks, excused_runs; /* of these, those that a restart does not wait for */
     int64_t queued;
     uint64_t submitted, finished;
+    unsigned unwritten; /* ends that wait for the store */
+    int64_t store_bytes, store_log_bytes;
 };
 struct gw_work_counts gw_work_counts(const struct gw_work *w);
 size_t gw_work_lanes(const struct gw_work *w, const struct gw_lane_counts **ret_lanes);

@@ -34,7 +34,7 @@ struct bench {
     struct gw_work *w;
     char dir[256];
     uint64_t accepted, failed, executed, until_ms;
-    bool refill;
+    bool refill, opened;
     json_t *input;
 };
 
@@ -81,11 +81,19 @@ static void on_nothing(void *ud)
     (void)ud;
 }
 
+static void on_opened(void *ud, const struct gw_work_opened *opened)
+{
+    struct bench *b = ud;
+    (void)opened;
+    b->opened = true;
+}
+
 static const struct gw_work_ops ops = {.execute = on_execute,
                                        .abort_task = on_abort_task,
                                        .abort_run = on_abort_run,
                                        .drained = on_nothing,
-                                       .idle = on_nothing};
+                                       .idle = on_nothing,
+                                       .opened = on_opened};
 
 static void die(const struct gw_err *err)
 {
@@ -104,9 +112,14 @@ static void open_work(struct bench *b, unsigned concurrency)
                                     .ops = &ops,
                                     .ud = b};
     struct gw_err err;
-    char *moved;
-    if (gw_work_open(&config, &b->w, &moved, &err) != 0)
+    b->opened = false;
+    if (gw_work_open(&config, &b->w, &err) != 0)
         die(&err);
+    while (!b->opened) {
+        struct pollfd p = {.fd = gw_work_fd(b->w), .events = POLLIN};
+        if (poll(&p, 1, 1000) > 0)
+            gw_work_dispatch(b->w);
+    }
     gw_work_start(b->w, 1);
 }
 

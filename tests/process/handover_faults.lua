@@ -236,26 +236,6 @@ t.test("a host that failed in another image holds nothing, and tries again as of
   host:stop()
 end)
 
-t.test("a store that cannot be opened leaves an image that was gone back to failed, not dead", function()
-  local host = t.start({ policy = policy("reexec") })
-  local pid, db = host.pid, host.state_dir .. "/tasks.db"
-  local release = hold(host)
-  local id = ask(host)
-  host:wait("drain.started")
-  assert(os.rename(db, db .. ".away"))
-  assert(uv.fs_mkdir(db, 448))
-  release()
-  t.eq(outcome_of(host, id).outcome, "failed")
-  until_state(host, "failed")
-  t.eq(host:control({ op = "status" }).result.pid, pid)
-  assert(uv.fs_rmdir(db))
-  assert(os.rename(db .. ".away", db))
-  host:signal("sigusr1")
-  host:wait("host.ready", function(e) return e.generation > 0 and e.boot_id ~= host:all("host.ready")[1].boot_id end)
-  t.eq(host:get("/healthz").json.pid, pid)
-  host:stop()
-end)
-
 t.test("a host whose standby was told to end serves on its unix socket, before the switch and after it", function()
   local path = t.dir() .. "/gw.sock"
   local host = t.start({ policy = policy("respawn"), args = { "--listen", "unix:" .. path } })

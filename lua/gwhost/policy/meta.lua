@@ -85,6 +85,7 @@
 ---@field tasks integer
 ---@field runs integer
 ---@field queued integer
+---@field unwritten? integer ends that wait for a store that cannot be written
 ---@field lanes table<string, gwhost.LaneWork>
 
 ---@class gwhost.LaneWork
@@ -95,7 +96,7 @@
 ---@class gwhost.Blocker
 ---@field id string
 ---@field kind "task"|"run"
----@field status string
+---@field status string "running" or "compacting"; "waits_for_store": it has ended, which cannot be written now
 ---@field runtime? string
 ---@field lane? string
 ---@field run_id? string

@@ -6,10 +6,12 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static void on_execute(void *ud, const struct gw_task *task)
@@ -78,6 +80,28 @@ static void on_health(void *ud, int code, const struct gw_err *err)
     assert_true(code == 0 || err->text[0] != '\0');
     r->health_code = code;
     r->health_n++;
+    if (code != 0)
+        r->err = *err;
+}
+
+static void on_opened(void *ud, const struct gw_work_opened *opened)
+{
+    struct rig *r = ud;
+    assert_false(r->in_api);
+    r->opened_n++;
+    free(r->moved);
+    free(r->saved);
+    r->found = *opened;
+    r->found.moved = r->moved = gw_strdup(opened->moved);
+    r->found.saved = r->saved = gw_strdup(opened->saved);
+}
+
+static void on_let_go(void *ud, int code, const struct gw_err *err)
+{
+    struct rig *r = ud;
+    assert_true(code == 0 || err->text[0] != '\0');
+    r->let_go_n++;
+    r->let_go_code = code;
 }
 
 static void on_slow(void *ud, const char *lane, int64_t waited_ms, int64_t queued)
@@ -97,6 +121,8 @@ static const struct gw_work_ops ops = {.execute = on_execute,
                                        .drained = on_drained,
                                        .idle = on_idle,
                                        .store_health = on_health,
+                                       .opened = on_opened,
+                                       .let_go = on_let_go,
                                        .slow_lane = on_slow};
 
 void rig_init(struct rig *r)
@@ -122,6 +148,7 @@ void rig_close(struct rig *r)
     r->in_api = true;
     r->w = gw_work_close(r->w, 10000, r->goes_on);
     r->in_api = false;
+    assert_null(r->w);
 }
 
 void rig_fini(struct rig *r)
@@ -130,9 +157,10 @@ void rig_fini(struct rig *r)
     remove_dir(r->dir);
     json_decref(r->last_input);
     free(r->moved);
+    free(r->saved);
 }
 
-int rig_open(struct rig *r, const char *boot_id)
+void rig_ask_open(struct rig *r, const char *boot_id)
 {
     (void)snprintf(r->boot_id, sizeof r->boot_id, "%s", boot_id);
     struct gw_work_config config = {.state_dir = r->dir,
@@ -140,13 +168,30 @@ int rig_open(struct rig *r, const char *boot_id)
                                     .lanes = r->lanes,
                                     .lane_count = r->lane_count,
                                     .goes_on = r->goes_on,
+                                    .newer = r->newer,
                                     .retry_after_crash = r->retry_after_crash,
-                                    .retain_ms = r->retain_ms,
-                                    .retain_rows = r->retain_rows,
+                                    .keep = r->keep,
                                     .ops = &ops,
                                     .ud = r};
     free(r->moved);
-    return gw_work_open(&config, &r->w, &r->moved, &r->err);
+    free(r->saved);
+    r->moved = r->saved = NULL;
+    r->opened_n = r->health_n = 0;
+    r->health_code = 0;
+    r->err = (struct gw_err){0};
+    r->err.code = gw_work_open(&config, &r->w, &r->err);
+}
+
+int rig_open(struct rig *r, const char *boot_id)
+{
+    rig_ask_open(r, boot_id);
+    if (r->err.code != 0)
+        return r->err.code;
+    rig_until(r, r->opened_n > 0 || r->health_code != 0);
+    int code = r->health_code;
+    if (code != 0)
+        rig_close(r);
+    return code;
 }
 
 void rig_start(struct rig *r, unsigned generation)
@@ -385,4 +430,37 @@ int64_t rig_count(const struct rig *r, const char *sql)
 char *rig_path(const struct rig *r, const char *name)
 {
     return gw_asprintf("%s/%s", r->dir, name);
+}
+
+struct rig_holder rig_hold_lock(const struct rig *r)
+{
+    int to[2], from[2];
+    assert_int_equal(pipe2(to, O_CLOEXEC), 0);
+    assert_int_equal(pipe2(from, O_CLOEXEC), 0);
+    char *path = rig_path(r, "tasks.db");
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct gw_db *db;
+        char c = 'n';
+        if (gw_db_open(path, 1000, &db, NULL) == 0 && gw_db_exec(db, "BEGIN EXCLUSIVE", NULL) == 0)
+            c = 'y';
+        (void)close(to[1]);
+        (void)!write(from[1], &c, 1);
+        (void)!read(to[0], &c, 1);
+        _exit(0);
+    }
+    free(path);
+    char c = 'n';
+    (void)close(to[0]);
+    (void)close(from[1]);
+    assert_int_equal(read(from[0], &c, 1), 1);
+    assert_int_equal(c, 'y');
+    return (struct rig_holder){pid, to[1], from[0]};
+}
+
+void rig_drop_lock(struct rig_holder *h)
+{
+    (void)close(h->to);
+    (void)close(h->from);
+    (void)waitpid(h->pid, NULL, 0);
 }

@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 // Behind what it needs, and asks for.
 #include <cmocka.h>
@@ -22,14 +23,16 @@ struct rig {
     char dir[64];
     char boot_id[64];
     struct gw_work *w;
-    char *moved; /* of the last open */
+    char *moved, *saved; /* of the last opening, owned */
+    struct gw_work_opened found;
     struct gw_err err;
     unsigned generation;
     struct gw_lane_spec lanes[8];
     size_t lane_count;
     bool retry_after_crash;
     bool goes_on; /* the store is closed and opened as by a host and its successor */
-    int64_t retain_ms, retain_rows;
+    struct gw_retention keep;
+    bool newer;
 
     bool finish_at_once;  /* the executor ends each task as it gets it */
     bool finish_on_abort; /* … or when it is told to */
@@ -47,7 +50,8 @@ struct rig {
         char progress[64];
     } changed[4 * RIG_MAX];
     size_t changed_n;
-    unsigned drained_n, idle_n, health_n, slow_n;
+    unsigned drained_n, idle_n, health_n, slow_n, opened_n, let_go_n;
+    int let_go_code;
     int health_code;
     char slow_lane[32];
     int64_t slow_waited_ms, slow_queued;
@@ -71,7 +75,8 @@ struct rig_reply {
 /* A new folder, not open yet. */
 void rig_init(struct rig *r);
 void rig_fini(struct rig *r);                     /* closes; removes the folder */
-int rig_open(struct rig *r, const char *boot_id); /* 0, or what gw_work_open() returned */
+int rig_open(struct rig *r, const char *boot_id); /* 0, or why it was not opened at once: then it is closed again */
+void rig_ask_open(struct rig *r, const char *boot_id); /* does not wait for it */
 void rig_start(struct rig *r, unsigned generation);
 void rig_close(struct rig *r);
 /* Opens as boot 1 and starts generation 1 with lane main of that concurrency. */
@@ -110,3 +115,11 @@ void rig_sql(const struct rig *r, const char *sql);
 /* A number out of tasks.db, read beside a work/ that is open. */
 int64_t rig_count(const struct rig *r, const char *sql);
 char *rig_path(const struct rig *r, const char *name); /* caller frees */
+
+/* A process that holds the store's write lock until it is told to drop it. */
+struct rig_holder {
+    pid_t pid;
+    int to, from;
+};
+struct rig_holder rig_hold_lock(const struct rig *r);
+void rig_drop_lock(struct rig_holder *h);

@@ -20,6 +20,7 @@ static struct rig r;
 
 /* Every third task asks to be tried again; the id's owner is told by the label. */
 struct child {
+    bool opened; /* and nothing was amiss */
     struct gw_work *w;
     int accepted_fd, executed_fd;
     unsigned n, alive;
@@ -80,11 +81,18 @@ static void child_nothing(void *ud)
     (void)ud;
 }
 
+static void child_opened(void *ud, const struct gw_work_opened *opened)
+{
+    struct child *c = ud;
+    c->opened = opened->moved == NULL && opened->acknowledged == 0;
+}
+
 static const struct gw_work_ops child_ops = {.execute = child_execute,
                                              .abort_task = child_abort_task,
                                              .abort_run = child_abort_run,
                                              .drained = child_nothing,
-                                             .idle = child_nothing};
+                                             .idle = child_nothing,
+                                             .opened = child_opened};
 
 /* Accepts and executes until it is killed. Now and then it closes and opens again, or changes the generation.
  */
@@ -92,7 +100,7 @@ _Noreturn static void child_main(const char *dir, int round, int accepted_fd, in
 {
     static struct child c;
     struct gw_lane_spec lane = {"main", 8, -1};
-    char boot_id[32], *moved;
+    char boot_id[32];
     (void)snprintf(boot_id, sizeof boot_id, "child-%d", round);
     c = (struct child){.accepted_fd = accepted_fd, .executed_fd = executed_fd, .n = (unsigned)round};
     struct gw_work_config config = {.state_dir = dir,
@@ -102,7 +110,14 @@ _Noreturn static void child_main(const char *dir, int round, int accepted_fd, in
                                     .retry_after_crash = true,
                                     .ops = &child_ops,
                                     .ud = &c};
-    if (gw_work_open(&config, &c.w, &moved, NULL) != 0 || moved != NULL)
+    if (gw_work_open(&config, &c.w, NULL) != 0)
+        _exit(5);
+    for (int i = 0; i < 100 && !c.opened; i++) {
+        struct pollfd p = {.fd = gw_work_fd(c.w), .events = POLLIN};
+        (void)poll(&p, 1, 1000);
+        gw_work_dispatch(c.w);
+    }
+    if (!c.opened)
         _exit(5);
     unsigned generation = 1;
     gw_work_start(c.w, generation);

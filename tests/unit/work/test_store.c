@@ -238,7 +238,7 @@ static void damage_that_opening_meets_is_moved_aside_too(void **state)
     assert_served_afresh();
 }
 
-static void a_file_of_a_later_version_is_used_as_it_is(void **state)
+static void a_file_of_a_later_version_is_refused_and_used_only_where_it_was_ours(void **state)
 {
     const char *a = rig_submit_echo(&r);
     rig_until(&r, r.executed_n == 1);
@@ -246,13 +246,36 @@ static void a_file_of_a_later_version_is_used_as_it_is(void **state)
     rig_sql(
         &r,
         "ALTER TABLE tasks ADD COLUMN mood TEXT; CREATE TABLE boots (id TEXT); PRAGMA user_version = 99;");
+    assert_int_equal(rig_open(&r, "boot-2"), -ENOTSUP);
+    assert_non_null(strstr(r.err.text, "schema 99"));
+    assert_non_null(strstr(r.err.text, "--state-dir"));
+    r.newer = true; // an image that was gone back to
     assert_int_equal(rig_open(&r, "boot-2"), 0);
     assert_null(r.moved);
     assert_int_equal(rig_status(&r, a), GW_TASK_LOST);
+    // And one that a successor has brought up to date before it failed.
     rig_close(&r);
-    rig_sql(&r, "INSERT INTO boots VALUES ('x')");
+    rig_sql(&r, "INSERT INTO boots VALUES ('x'); PRAGMA user_version = 2");
+    r.newer = false;
     assert_int_equal(rig_open(&r, "boot-3"), 0);
-    assert_int_equal(rig_count(&r, "PRAGMA user_version"), 99);
+    gw_work_let_go(r.w);
+    rig_until(&r, r.let_go_n == 1);
+    struct gw_work *w = r.w;
+    r.w = NULL;
+    rig_sql(&r, "PRAGMA user_version = 99");
+    r.w = w;
+    gw_work_take_back(r.w);
+    rig_until(&r, r.opened_n == 2);
+    assert_int_equal(r.health_code, 0);
+}
+
+static void a_version_that_was_never_given_is_refused(void **state)
+{
+    rig_close(&r);
+    rig_sql(&r, "PRAGMA user_version = -1");
+    assert_int_equal(rig_open(&r, "boot-2"), -ENOTSUP);
+    rig_sql(&r, "PRAGMA user_version = -2147483648");
+    assert_int_equal(rig_open(&r, "boot-2"), -ENOTSUP);
 }
 
 static void a_folder_that_is_missing_is_named(void **state)
@@ -269,52 +292,13 @@ static void a_folder_that_is_missing_is_named(void **state)
 
 /* ---- other processes, other disks ---- */
 
-/* A process that holds the store's write lock until it is told to go. */
-struct holder {
-    pid_t pid;
-    int to, from;
-};
-
-static struct holder hold_lock(void)
-{
-    int to[2], from[2];
-    assert_int_equal(pipe2(to, O_CLOEXEC), 0);
-    assert_int_equal(pipe2(from, O_CLOEXEC), 0);
-    char *path = rig_path(&r, "tasks.db");
-    pid_t pid = fork();
-    if (pid == 0) {
-        struct gw_db *db;
-        char c = 'n';
-        if (gw_db_open(path, 1000, &db, NULL) == 0 && gw_db_exec(db, "BEGIN EXCLUSIVE", NULL) == 0)
-            c = 'y';
-        (void)close(to[1]);
-        (void)!write(from[1], &c, 1);
-        (void)!read(to[0], &c, 1);
-        _exit(0);
-    }
-    free(path);
-    char c = 'n';
-    (void)close(to[0]);
-    (void)close(from[1]);
-    assert_int_equal(read(from[0], &c, 1), 1);
-    assert_int_equal(c, 'y');
-    return (struct holder){pid, to[1], from[0]};
-}
-
-static void let_go(struct holder *h)
-{
-    (void)close(h->to);
-    (void)close(h->from);
-    (void)waitpid(h->pid, NULL, 0);
-}
-
 static void a_store_locked_by_another_process_is_not_opened(void **state)
 {
     rig_close(&r);
-    struct holder h = hold_lock();
+    struct rig_holder h = rig_hold_lock(&r);
     assert_int_equal(rig_open(&r, "boot-2"), -EBUSY);
     assert_non_null(strstr(r.err.text, "locked by another process"));
-    let_go(&h);
+    rig_drop_lock(&h);
     assert_null(r.moved);
     assert_int_equal(rig_open(&r, "boot-2"), 0);
 }
@@ -375,16 +359,16 @@ static void live_through_a_sick_store(void (*make_sick)(void), void (*make_well)
     assert_int_equal(gw_work_counts(r.w).queued, 0);
 }
 
-static struct holder holder;
+static struct rig_holder holder;
 
 static void lock_it(void)
 {
-    holder = hold_lock();
+    holder = rig_hold_lock(&r);
 }
 
 static void unlock_it(void)
 {
-    let_go(&holder);
+    rig_drop_lock(&holder);
 }
 
 static void work_goes_on_while_another_process_holds_the_lock(void **state)
@@ -526,7 +510,7 @@ static void finished_tasks_beyond_the_limit_go_and_no_others(void **state)
     r.lanes[0] = (struct gw_lane_spec){"main", 4, -1};
     r.lanes[1] = (struct gw_lane_spec){"paused", 0, -1};
     r.lane_count = 2;
-    r.retain_rows = 20;
+    r.keep.rows = 20;
     assert_int_equal(rig_open(&r, "boot-1"), 0);
     rig_start(&r, 1);
     // Large enough to have a place of its own.
@@ -561,6 +545,10 @@ static void finished_tasks_beyond_the_limit_go_and_no_others(void **state)
 
 static void old_finished_tasks_go(void **state)
 {
+    rig_close(&r);
+    r.keep.ms = 604800000;
+    assert_int_equal(rig_open(&r, "boot-1"), 0);
+    rig_start(&r, 1);
     r.finish_at_once = true;
     const char *old = rig_submit_echo(&r);
     rig_until(&r, gw_work_counts(r.w).finished == 1);
@@ -589,7 +577,8 @@ int main(void)
         T0(a_file_that_is_no_database_is_moved_aside),
         T(damage_is_found_after_an_unclean_end),
         T(damage_that_opening_meets_is_moved_aside_too),
-        T(a_file_of_a_later_version_is_used_as_it_is),
+        T(a_file_of_a_later_version_is_refused_and_used_only_where_it_was_ours),
+        T(a_version_that_was_never_given_is_refused),
         T0(a_folder_that_is_missing_is_named),
         T(a_store_locked_by_another_process_is_not_opened),
         T(work_goes_on_while_another_process_holds_the_lock),
