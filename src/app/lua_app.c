@@ -306,6 +306,7 @@ int gw_lua_app_open(const struct gw_app_env *env, struct gw_sources *sources, co
     *(struct gw_lua_app **)lua_getextraspace(app->L) = app;
     int rc = gw_lua_protect(app->L, open_body, app, err);
     if (rc < 0) {
+        rc = gw_sources_judge(sources, rc, err);
         (void)release(&app->base, 1000);
         free_app(&app->base);
         return rc;

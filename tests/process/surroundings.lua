@@ -96,6 +96,7 @@ end
 local function refused(call, why, nth, spec)
   spec.wrap = { "strace", "-f", "-qq", "-o", "/dev/null", "-e", "signal=none", "-e", "trace=" .. call,
     "-e", ("inject=%s:error=%s:when=%d"):format(call, why, nth) }
+  spec.env = { "ASAN_OPTIONS=detect_leaks=0" } -- which does not work under ptrace, and ends with 1
   return t.start(spec)
 end
 
@@ -110,6 +111,28 @@ for _, case in ipairs({ { "epoll_create1", "EMFILE", 1 }, { "eventfd2", "EMFILE"
     t.ok(said, host:log_tail())
   end)
 end
+
+-- What passes is 1, and a supervisor tries again; what was given and cannot be used is 78, and it does not.
+t.test("a file that was given and cannot be read ends with 1 where that passes, with 78 where it does not", function()
+  local dir = t.dir()
+  t.write(dir .. "/module.lua", "return {}")
+  local files = { module = dir .. "/module.lua", token = t.write(dir .. "/token", "sesam"),
+    policy = t.write(dir .. "/policy.lua", 'local m = require("module") return {}'),
+    app = t.write(dir .. "/app.lua", "return { start = function() return { close = function() end } end }") }
+  for file, path in pairs(files) do
+    local jobs = {}
+    for why, code in pairs({ EMFILE = 1, EIO = 1, EACCES = 78, ENOENT = 78 }) do
+      jobs[#jobs + 1] = t.go(function()
+        local host = t.start({ ready = false, env = { "ASAN_OPTIONS=detect_leaks=0" },
+          args = { "--policy", files.policy, "--app", files.app, "--token-file", files.token },
+          wrap = { "strace", "-f", "-qq", "-o", "/dev/null", "-e", "signal=none", "-P", path, "-e", "trace=openat",
+            "-e", "inject=openat:error=" .. why } })
+        t.eq(host:wait_exit(), code, file .. " " .. why)
+      end)
+    end
+    t.join(jobs)
+  end
+end)
 
 t.test("an interrupted call is made again", function()
   for nth = 1, 3 do
