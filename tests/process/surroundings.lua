@@ -60,7 +60,8 @@ end)
 
 for _, limit in ipairs({ 64, 128 }) do
   t.test(("with %d descriptors and as many silent clients as come, everything else goes on"):format(limit), function()
-    local host = t.start({ wrap = { "sh", "-c", "ulimit -n " .. limit .. '; exec "$@"', "sh" }, args = { "--allow-exec" }, policy = POLICY })
+    local host = t.start({ wrap = { "sh", "-c", "ulimit -n " .. limit .. '; exec "$@"', "sh" },
+      args = { "--allow-exec" }, policy = POLICY })
     local room = host:wait("connections.limited").connections
     t.eq(room, limit / 4)
     local clients = {}
@@ -109,6 +110,26 @@ for _, case in ipairs({ { "epoll_create1", "EMFILE", 1 }, { "eventfd2", "EMFILE"
     local said
     for _, e in ipairs(host.events) do said = said or e.level == "error" end
     t.ok(said, host:log_tail())
+  end)
+end
+
+--- strace without -f stays with the main thread, over its execve: the nth call is the image's that comes next.
+for _, case in ipairs({ { "epoll_create1", "EMFILE", 2, "event loop" }, { "clone3", "EAGAIN", 3, "thread that takes signals" } }) do
+  t.test("an image that has no " .. case[4] .. " goes back to the one that it comes from", function()
+    local host = t.start({ policy = [[return { restart_mode = function() return "reexec" end }]],
+      env = { "ASAN_OPTIONS=detect_leaks=0" },
+      wrap = { "strace", "-qq", "-o", "/dev/null", "-e", "signal=none", "-e", "trace=" .. case[1],
+        "-e", ("inject=%s:error=%s:when=%d"):format(case[1], case[2], case[3]) } })
+    local c = t.ok(t.connect(host)) -- lives through both
+    t.eq(c:request("GET", "/healthz").json.pid, host.pid)
+    local pid, outcome = host.pid, host:restarted({})
+    t.eq(outcome.outcome, "failed")
+    t.match(outcome.why, case[4])
+    t.eq(c:request("GET", "/healthz").json.pid, pid)
+    t.eq(host:get("/readyz").status, 200)
+    c:close()
+    host:signal("sigterm")
+    t.eq(host:wait_exit(), 0)
   end)
 end
 
