@@ -347,6 +347,7 @@ int gw_lua_app_open(const struct gw_app_env *env, struct gw_sources *sources, co
     (void)gw_stand_enter(outer);
     app->chunk_until_ms = 0; // a coroutine that it has made keeps the hook, which says nothing any more
     if (rc < 0) {
+        rc = gw_sources_judge(sources, rc, err);
         (void)release(&app->base, 1000);
         free_app(&app->base);
         return rc;

@@ -78,7 +78,7 @@ static int check_sockets(struct gw_host *h, struct gw_err *err)
 static int exit_code_of(int code)
 {
     static const int passing[] = {EAGAIN, EBUSY, EINTR, EIO, EMFILE, ENFILE, ENOMEM, ENOBUFS, ENOSPC, EDQUOT, EROFS, ESTALE,
-                                  ETIMEDOUT, ENOLCK, EADDRINUSE, EADDRNOTAVAIL, ENETDOWN, ENETUNREACH, ESRCH, ECHILD, ETXTBSY};
+                                  ETIMEDOUT, ENOLCK, EADDRINUSE, EADDRNOTAVAIL, ENETDOWN, ENETUNREACH, ETXTBSY, EUCLEAN};
     for (size_t i = 0; i < sizeof passing / sizeof *passing; i++)
         if (code == -passing[i])
             return GW_EXIT_FAILED;
@@ -177,11 +177,11 @@ void gw_boot_open(struct gw_host *h)
     }
 }
 
-/* A start that failed before there was an application: said, and the process ends. */
-static void give_up(struct gw_host *h, const struct gw_err *err)
+/* A start that failed before there was an application: said, and the process ends with exit_code. */
+static void give_up(struct gw_host *h, const struct gw_err *err, int exit_code)
 {
     h->start_err = *err;
-    h->exit_code = exit_code_of(err->code);
+    h->exit_code = exit_code;
     gw_host_post(h, GW_EV_START_FAILED);
 }
 
@@ -248,10 +248,12 @@ static void forget_old_intent(struct gw_host *h)
 static void with_store(struct gw_host *h, const struct gw_err *unopened)
 {
     struct gw_err err = *unopened;
-    if (err.code < 0 && err.code != -ENOTSUP)
-        err.code = -EIO; // but for a newer program's store it may be another one the next time
-    if (err.code < 0 || gw_host_prepare_app(h, &err) < 0) {
-        give_up(h, &err);
+    if (err.code < 0) { // but for a newer program's store it may be another one the next time
+        give_up(h, &err, err.code == -ENOTSUP ? GW_EXIT_CONFIG : GW_EXIT_FAILED);
+        return;
+    }
+    if (gw_host_prepare_app(h, &err) < 0) {
+        give_up(h, &err, exit_code_of(err.code));
         return;
     }
     gw_host_watch(h);
@@ -262,9 +264,13 @@ static void with_lock(struct gw_host *h)
 {
     struct gw_err err = {0};
     forget_old_intent(h);
-    if (gw_boot_serve(h, &err) < 0 || load_token(h, &err) < 0 || gw_control_open(h, -1, &err) < 0 ||
-        gw_boot_own(h, false, &err) < 0) {
-        give_up(h, &err);
+    if (gw_boot_serve(h, &err) < 0 || load_token(h, &err) < 0) {
+        give_up(h, &err, exit_code_of(err.code));
+        return;
+    }
+    // What is in the state directory is nothing that anybody has given, but the lanes are.
+    if (gw_control_open(h, -1, &err) < 0 || gw_boot_own(h, false, &err) < 0) {
+        give_up(h, &err, err.code == -EINVAL ? GW_EXIT_CONFIG : GW_EXIT_FAILED);
         return;
     }
     gw_boot_await_store(h, GW_HEALTH_MS, with_store);

@@ -68,7 +68,7 @@ static sigset_t signal_set(bool with_nudge)
  * stops stay as they are; what is blocked here for the sentry is never ignored. */
 static bool is_kept(int sig)
 {
-    return sig == SIGKILL || sig == SIGSTOP || sig == SIGTSTP || sig == SIGTTIN || sig == SIGTTOU || sig == SIGQUIT;
+    return sig == SIGKILL || sig == SIGSTOP || sig == SIGTSTP || sig == SIGTTIN || sig == SIGTTOU;
 }
 
 int gw_sentry_block(struct gw_err *err)

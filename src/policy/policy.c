@@ -61,6 +61,7 @@ static int open_policy(char *path, char *lua_dir, struct gw_sources *sources, st
     p->sources = sources;
     int rc = gw_vm_open(&p->vm, sources, path, lua_dir, NULL, err);
     if (rc < 0) {
+        rc = gw_sources_judge(sources, rc, err);
         gw_policy_free(p);
         return rc;
     }

@@ -29,6 +29,7 @@ struct gw_sources {
     bool frozen;
     struct source *files; /* owned */
     size_t count;
+    int trouble; /* 0, or why the last file was not read that may well be there */
     void (*enter)(void), (*leave)(void);
 };
 
@@ -134,6 +135,8 @@ static int get(struct gw_sources *s, const char *path, const struct source **ret
         int rc = add_from_disk(s, path, err);
         if (s->leave != NULL)
             s->leave();
+        if (rc < 0 && rc != -ENOENT && rc != -ENOTDIR) // these are how a module is looked for
+            s->trouble = rc;
         if (rc < 0)
             return rc;
         f = find(s, path);
@@ -152,6 +155,15 @@ int gw_sources_read(struct gw_sources *s, const char *path, const char **ret_tex
     *ret_text = f->text;
     *ret_len = f->len;
     return 0;
+}
+
+int gw_sources_judge(const struct gw_sources *s, int code, struct gw_err *err)
+{
+    if (code >= 0 || s->trouble == 0)
+        return code;
+    if (err != NULL)
+        err->code = s->trouble;
+    return s->trouble;
 }
 
 void gw_sources_sha256(const struct gw_sources *s, char ret_hex[65])

@@ -23,6 +23,10 @@ void gw_sources_freeze(struct gw_sources *s);
 int gw_sources_read(struct gw_sources *s, const char *path, const char **ret_text, size_t *ret_len,
                     struct gw_err *err);
 
+/* The code of a failure to load: an error that went through Lua is but words, so where a file could not be read it is
+ * the code of that. */
+int gw_sources_judge(const struct gw_sources *s, int code, struct gw_err *err);
+
 /* Calls enter and leave (both, or neither: NULL) around reading a file from disk: for a state that may be
  * left by a jump, which must not happen with a descriptor open or libc's locks held. */
 void gw_sources_guard(struct gw_sources *s, void (*enter)(void), void (*leave)(void));
