@@ -6,12 +6,18 @@
 #include "base/time.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+
+enum { WAITS_BYTES = 1 << 20 };
 
 static struct {
     enum gw_log_format format;
@@ -20,10 +26,15 @@ static struct {
     bool colour;
     const char *boot_id; /* borrowed */
     unsigned generation;
-    unsigned long lost;
+    int out;             /* where lines go: fd, or the same opened again so that nobody waits for its reader */
+    bool socket;
+    struct gw_buf waits; /* whole lines, the first one perhaps begun, that the reader has not had room for */
+    unsigned long lost, unsaid; /* lines; of these, not told of yet */
+    void (*stalled)(void *ud);
+    void *stalled_ud;
     void (*tap)(void *ud, const json_t *object);
     void *tap_ud;
-} sink = {.level = GW_INFO, .fd = STDERR_FILENO};
+} sink = {.level = GW_INFO, .fd = STDERR_FILENO, .out = STDERR_FILENO};
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
 static const char *const level_marks[] = {"\033[2m", "", "\033[33m", "\033[31m"};
@@ -32,9 +43,35 @@ void gw_log_setup(enum gw_log_format format, enum gw_level level, int fd)
 {
     sink.format = format;
     sink.level = level;
-    sink.fd = fd;
     const char *no_colour = getenv("NO_COLOR");
     sink.colour = isatty(fd) && (no_colour == NULL || *no_colour == '\0');
+    // A pipe that is not read, a terminal that is stopped: whoever writes waits for somebody else, but for an open file of
+    // its own that does not wait. Making the one that we got so would do it to all who share it.
+    struct stat st;
+    if (sink.out != sink.fd)
+        (void)close(sink.out);
+    sink.fd = sink.out = fd;
+    sink.socket = false;
+    if (fstat(fd, &st) < 0)
+        return;
+    sink.socket = S_ISSOCK(st.st_mode);
+    if (!S_ISFIFO(st.st_mode) && !isatty(fd))
+        return;
+    char path[32];
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    int own = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    sink.out = own >= 0 ? own : fd;
+}
+
+void gw_log_on_stall(void (*stalled)(void *ud), void *ud)
+{
+    sink.stalled = stalled;
+    sink.stalled_ud = ud;
+}
+
+int gw_log_fd(void)
+{
+    return sink.out;
 }
 
 void gw_log_identity(const char *boot_id)
@@ -73,14 +110,76 @@ unsigned long gw_log_lost(void)
     return sink.lost;
 }
 
-static void write_line(const char *data, size_t n)
+/* What could be written of it, without waiting for a reader. Less than 0: it can never be. */
+static ssize_t put(const char *data, size_t n)
 {
     ssize_t rc;
     do
-        rc = write(sink.fd, data, n);
+        rc = sink.socket ? send(sink.out, data, n, MSG_DONTWAIT | MSG_NOSIGNAL) : write(sink.out, data, n);
     while (rc < 0 && errno == EINTR);
-    if (rc < (ssize_t)n)
-        sink.lost++;
+    return rc < 0 && errno == EAGAIN ? 0 : rc;
+}
+
+static void lose(unsigned long lines)
+{
+    sink.lost += lines;
+    sink.unsaid += lines;
+}
+
+static unsigned long lines_in(const char *data, size_t n)
+{
+    unsigned long lines = 0;
+    for (size_t i = 0; i < n; i++)
+        lines += data[i] == '\n';
+    return lines;
+}
+
+bool gw_log_flush(void)
+{
+    while (sink.waits.len > 0) {
+        ssize_t n = put(sink.waits.data, sink.waits.len);
+        if (n == 0)
+            return false;
+        if (n < 0) {
+            lose(lines_in(sink.waits.data, sink.waits.len));
+            n = (ssize_t)sink.waits.len;
+        }
+        gw_buf_drop(&sink.waits, (size_t)n);
+    }
+    if (sink.unsaid > 0) {
+        unsigned long n = sink.unsaid;
+        sink.unsaid = 0;
+        gw_log(GW_WARN, "log.lost", json_pack("{sI}", "lines", (json_int_t)n),
+               "%lu lines of this log are lost: nobody took them, or they could not be written", n);
+    }
+    return sink.waits.len == 0;
+}
+
+void gw_log_finish(unsigned max_ms)
+{
+    uint64_t until = gw_now_ms() + max_ms;
+    for (uint64_t now; !gw_log_flush() && (now = gw_now_ms()) < until;) {
+        struct pollfd room = {.fd = sink.out, .events = POLLOUT};
+        (void)poll(&room, 1, (int)(until - now));
+    }
+}
+
+static void write_line(const char *data, size_t n)
+{
+    ssize_t rc = sink.waits.len > 0 ? 0 : put(data, n);
+    if (rc < 0) {
+        lose(1);
+        return;
+    }
+    if ((size_t)rc == n)
+        return;
+    bool begins = sink.waits.len == 0;
+    if (rc == 0 && sink.waits.len + n > WAITS_BYTES)
+        lose(1); // one that is begun is ended, or the next one would be glued to it
+    else
+        gw_buf_add(&sink.waits, data + rc, n - (size_t)rc);
+    if (begins && sink.stalled != NULL)
+        sink.stalled(sink.stalled_ud);
 }
 
 json_t *gw_log_object(enum gw_level level, const char *event, const json_t *fields, const char *msg)
@@ -167,6 +266,8 @@ void gw_log(enum gw_level level, const char *event, json_t *fields, const char *
     va_end(ap);
     gw_assert(n >= 0);
     json_t *object = tapped || sink.format == GW_LOG_JSON ? gw_log_object(level, event, fields, words) : NULL;
+    if (level >= sink.level && sink.waits.len > 0)
+        (void)gw_log_flush();
     if (level >= sink.level)
         write_text(level, event, fields, words, object);
     if (tapped)

@@ -134,6 +134,7 @@ void gw_boot_open(struct gw_host *h)
                                       .ud = h};
     gw_watchdog_phase("starting");
     gw_stand_open();
+    gw_outlet_open(h);
     struct gw_limit *limits[] = {&h->work_limit, &h->start_limit, &h->close_limit, &h->drain.limit, &h->succession.limit};
     for (size_t i = 0; i < sizeof limits / sizeof *limits; i++)
         gw_limit_init(&h->loop, limits[i], h);
@@ -534,6 +535,7 @@ void gw_boot_close(struct gw_host *h)
     }
     gw_log(GW_INFO, "host.exiting", json_pack("{si}", "code", h->exit_code), "pid %d exits with %d", (int)getpid(),
            h->exit_code);
+    gw_log_on_stall(NULL, NULL);
     gw_supervision_linger(h);
     if (h->sentry != NULL)
         gw_sentry_close(h->sentry, NULL, NULL);

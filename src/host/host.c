@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { LOG_MS = 1000 }; /* for who reads the log, at the end */
+
 void gw_host_post(struct gw_host *h, enum gw_event event)
 {
     uv_stop(&h->loop);
@@ -78,5 +80,6 @@ int gw_host_run(const struct gw_host_options *options)
     gw_boot_close(h);
     code = h->exit_code;
     free(h);
+    gw_log_finish(LOG_MS);
     return code;
 }

@@ -138,6 +138,7 @@ struct gw_host {
     char *unwanted;          /* owned; an address that was passed and that no --listen asks for; NULL: none */
 
     struct gw_sentry *sentry;
+    uv_poll_t log_poll;
     struct gw_net *net;
     struct gw_work *work;
     struct gw_policy *policy;
@@ -283,6 +284,9 @@ int gw_host_reload_policy(struct gw_host *h, const char *because, struct gw_err 
 /* The version before; -ENOENT when there is none. */
 int gw_host_policy_back(struct gw_host *h, struct gw_err *err);
 void gw_host_watch(struct gw_host *h);
+
+/* outlet.c */
+void gw_outlet_open(struct gw_host *h);
 
 /* drain.c */
 void gw_drain_ask(struct gw_host *h, bool to_stop);

@@ -18,6 +18,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+enum { LOG_MS = 200 }; /* for who reads the log, before the image that knows what waits is gone */
+
 struct estate {
     struct gw_buf bytes;
     int *fds; /* owned; all that must live on */
@@ -163,6 +165,7 @@ int gw_reexec(struct gw_host *h, const char *path, struct gw_err *err)
     if (rc == 0) {
         gw_log(GW_INFO, "reexec", json_pack("{so}", "program", gw_json_string(path)),
                "pid %d becomes the image %s", (int)getpid(), path);
+        gw_log_finish(LOG_MS);
         keep_only(e.fds, e.count);
         keep_open(&memory, 1, true);
         lower_nofile(h);

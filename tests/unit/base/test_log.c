@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -93,13 +94,60 @@ static void lines_below_the_level_are_not_written(void **state)
     assert_int_equal(line(text, sizeof text), 0);
 }
 
-static void a_full_pipe_is_counted_and_not_waited_for(void **state)
+static void stalled(void *ud)
 {
-    gw_log_setup(GW_LOG_JSON, GW_INFO, ends[1]);
-    unsigned long before = gw_log_lost();
-    for (int i = 0; i < 2000; i++)
-        gw_log(GW_INFO, "flood", NULL, "%0200d", i);
-    assert_true(gw_log_lost() > before);
+    ++*(int *)ud;
+}
+
+/* Reads all that is there into out, which has room for size bytes. */
+static size_t drink(char *out, size_t size)
+{
+    size_t n = 0;
+    for (ssize_t rc; n < size - 1 && (rc = read(ends[0], out + n, size - 1 - n)) > 0;)
+        n += (size_t)rc;
+    out[n] = '\0';
+    return n;
+}
+
+static void a_reader_that_stops_is_not_waited_for_and_what_is_lost_is_said(void **state)
+{
+    static char text[4 << 20];
+    char filler[1000];
+    int stalls = 0;
+    (void)fcntl(ends[1], F_SETFL, 0); // one that waits, as a service manager gives it
+    memset(filler, 'x', sizeof filler - 1);
+    filler[sizeof filler - 1] = '\0';
+    unsigned long lost = gw_log_lost();
+    gw_log_setup(GW_LOG_TEXT, GW_INFO, ends[1]);
+    gw_log_on_stall(stalled, &stalls);
+    for (int i = 0; i < 3000; i++)
+        gw_log(GW_INFO, "filler", NULL, "%d %s", i, filler);
+    assert_true(stalls >= 1);
+    assert_true(gw_log_lost() > lost + 1000);
+    size_t n = 0;
+    while (!gw_log_flush())
+        n += drink(text + n, sizeof text - n);
+    gw_log(GW_INFO, "after", NULL, "goes on");
+    n += drink(text + n, sizeof text - n);
+    // Whole lines in their order, then how many are missing.
+    int expected = 0, number;
+    unsigned long said = 0;
+    for (char *l = text, *end; (end = strchr(l, '\n')) != NULL; l = end + 1) {
+        *end = '\0';
+        const char *word = strstr(l, "filler");
+        if (word != NULL && sscanf(word, "filler %d", &number) == 1) {
+            assert_int_equal(number, expected++);
+            assert_int_equal(strlen(strchr(word, 'x')), sizeof filler - 1);
+        } else if (strstr(l, "log.lost") != NULL) {
+            assert_int_equal(sscanf(strstr(l, "log.lost") + 8, "%lu lines", &said), 1);
+        } else {
+            assert_non_null(strstr(l, "goes on"));
+            assert_true(said > 0); // before anything that comes later
+        }
+    }
+    assert_int_equal(expected + said, 3000);
+    gw_log_on_stall(NULL, NULL);
+    gw_log_setup(GW_LOG_TEXT, GW_INFO, STDERR_FILENO);
 }
 
 int main(void)
@@ -110,7 +158,7 @@ int main(void)
         cmocka_unit_test(text_quotes_what_is_not_one_word),
         cmocka_unit_test(text_does_not_say_a_thing_twice),
         cmocka_unit_test(lines_below_the_level_are_not_written),
-        cmocka_unit_test(a_full_pipe_is_counted_and_not_waited_for),
+        cmocka_unit_test_setup_teardown(a_reader_that_stops_is_not_waited_for_and_what_is_lost_is_said, open_pipe, close_pipe),
     };
     return cmocka_run_group_tests(tests, open_pipe, close_pipe);
 }
