@@ -378,7 +378,7 @@ end)
 test("how long tasks are kept is an option, and a word that is none is refused with what is right", {}, function()
   local host = t.start({ args = { "--keep-tasks", "2" } })
   local first
-  for i = 1, 12 do
+  for _ = 1, 12 do
     local id = host:submit({ handler = "echo" })
     host:until_status(id, "succeeded")
     first = first or id
