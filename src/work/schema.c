@@ -189,6 +189,7 @@ int gw_rows_open(const char *dir, bool goes_on, struct gw_rows **ret_rows, struc
     r->dir = gw_strdup(dir);
     r->file.path = gw_asprintf("%s/tasks.db", dir);
     r->log.path = gw_asprintf("%s-wal", r->file.path);
+    r->lock.path = gw_asprintf("%s/gwhost.lock", dir);
     r->mark_fd = -1;
     bool unclean = !goes_on && access(r->log.path, F_OK) == 0; // sqlite removes it when the last one closes
     int rc = emptied(r->file.path, r->log.path)
@@ -268,6 +269,7 @@ static void close_as(struct gw_rows *r, enum gw_db_end end)
     free(r->dir);
     free(r->file.path);
     free(r->log.path);
+    free(r->lock.path);
     free(r);
 }
 
@@ -300,6 +302,7 @@ void gw_rows_remember(struct gw_rows *r)
 {
     remember_name(&r->file);
     remember_name(&r->log);
+    remember_name(&r->lock);
 }
 
 bool gw_rows_reachable(const struct gw_rows *r)
@@ -339,6 +342,10 @@ int gw_rows_put_back(struct gw_rows **io_rows, struct gw_lost_name *ret, struct 
     int rc;
     struct stat st;
     bool other = !same_name(&r->file) && lstat(path, &st) == 0, ours = same_name(&r->log) || !other;
+    if (r->lock.ino != 0 && !same_name(&r->lock)) { // who comes next finds nobody's folder, and its file would have two owners
+        rc = gw_err_set(err, -ESTALE, "'%s' is gone or another's, and with it the folder: stop this host and start it again", r->lock.path);
+        goto out;
+    }
     if (other && !S_ISREG(st.st_mode)) { // in the way; what is open is better
         rc = gw_err_set(err, -EEXIST, "'%s' is no file: move it away", path);
         goto out;

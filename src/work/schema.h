@@ -45,7 +45,7 @@ struct gw_name {
 struct gw_rows {
     struct gw_db *db;                         /* owned */
     char *dir;                                /* owned */
-    struct gw_name file, log;
+    struct gw_name file, log, lock; /* the last is what says that the folder is ours */
     int64_t commits;  /* in the file, the last one acknowledged */
     int64_t clock_ms; /* goes into the file with each commit */
     int mark_fd;      /* see mark.h; -1: there is none */

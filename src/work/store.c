@@ -16,7 +16,7 @@
 
 #define BATCH_OPS 4096      /* in one transaction; bounds how long the first one waits for the last */
 #define OPEN_FIRST_MS 50    /* until an opening is tried again, then longer each time */
-#define OPEN_MAX_MS 2000
+#define OPEN_MAX_MS 1000
 #define LOOK_MS 60000       /* how often the names are looked at while nothing is written */
 #define LET_GO_TRIES 12     /* each waits for another process's lock, see schema.c */
 

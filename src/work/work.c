@@ -12,7 +12,7 @@
 #include <string.h>
 
 #define PROBE_FIRST_MS 100
-#define PROBE_MAX_MS 5000
+#define PROBE_MAX_MS 1000
 #define ID_BITS 15 /* of the number in an id: it counts within the millisecond in the 48 bits above */
 
 /* ---- ids ---- */

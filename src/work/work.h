@@ -123,7 +123,7 @@ struct gw_work_ops {
     void (*idle)(void *ud);
     /* The store cannot be opened or written, or can again (code 0, err NULL). Told on change only. Meanwhile
      * submits get -EIO, nothing new starts, running work goes on; ends are kept in memory, hold their slot, and
-     * are written first when the store is well. It is tried again soon, then later each time, up to 5 s; for good
+     * are written first when the store is well. It is tried again soon, then later each time, up to 1 s; for good
      * is -ENOTSUP: the file is a newer program's. */
     void (*store_health)(void *ud, int code, const struct gw_err *err);
     /* The store has been opened: from the first dispatch after that. */

@@ -150,6 +150,44 @@ test("a lock that stays leaves the host where it is, and it serves on", { "sqlit
   end
 end)
 
+test("a lock that comes between the two owners is waited for by the next one, or leaves the old one serving", { "sqlite3" },
+  function()
+    for _, stays in ipairs { false, true } do
+      local host = t.start({ policy = [[return { authorize_sigusr1 = function() return true end,
+        restart_mode = function() return { mode = "respawn", health_timeout_ms = 3000 } end,
+        drain_budget = function(ctx) return ctx.action == "stop" and 0 or 60000 end }]] })
+      local pid, id = host.pid, host:submit({ handler = "sleep", input = { ms = 600000 } })
+      host:until_status(id, "running")
+      local done = callers(host)
+      local request = host:control({ op = "restart" }).result.request_id
+      local child = host:wait("respawn.ready").child_pid
+      host:wait("drain.started")
+      assert(uv.kill(child, "sigstop"))
+      t.eq(host:post("/v1/tasks/" .. id .. "/cancel").status, 202)
+      t.poll("the old one lets go", function()
+        for fd in uv.fs_scandir_next, uv.fs_scandir("/proc/" .. pid .. "/fd") do
+          if (uv.fs_readlink("/proc/" .. pid .. "/fd/" .. fd) or ""):match("tasks%.db$") then return false end
+        end
+        return true
+      end)
+      local release = locked(host.state_dir)
+      assert(uv.kill(child, "sigcont"))
+      host:wait("store.unavailable", function(e) return e.pid == child end)
+      if not stays then release() end
+      t.eq(host:wait("restart.outcome", function(e) return e.request_id == request end).outcome, "restarted")
+      t.eq(host:get("/healthz").json.pid, stays and pid or child)
+      if stays then
+        t.match(host:wait("respawn.failed").error, "locked by another process")
+        t.eq(host:get("/readyz").json.store, "unavailable")
+        release()
+      end
+      is_well(host)
+      done()
+      t.eq(host:get("/v1/tasks/" .. id).json.status, "cancelled")
+      host:stop()
+    end
+  end)
+
 test("a first start waits for a lock, answers meanwhile, and remembers what it is asked", { "sqlite3" }, function()
   local host = t.start()
   local id = host:submit({ handler = "echo" })
@@ -340,7 +378,7 @@ end)
 test("how long tasks are kept is an option, and a word that is none is refused with what is right", {}, function()
   local host = t.start({ args = { "--keep-tasks", "2" } })
   local first
-  for i = 1, 12 do
+  for _ = 1, 12 do
     local id = host:submit({ handler = "echo" })
     host:until_status(id, "succeeded")
     first = first or id

@@ -270,6 +270,25 @@ static void a_folder_that_is_gone_is_said_and_nothing_is_accepted(void **state)
     (void)rig_submit_echo(&r);
 }
 
+static void a_folder_that_is_not_ours_any_more_gets_nothing(void **state)
+{
+    rig_close(&r);
+    shell(": > gwhost.lock");
+    reopen("boot-2");
+    rig_start(&r, 1);
+    const char *a = done_task();
+    shell("mkdir ../$$ && mv gwhost.lock tasks.db* ../$$/ && echo $$ > away && : > gwhost.lock");
+    assert_int_equal(rig_submit_code(&r, &echo), -EIO);
+    rig_until(&r, r.health_n == 1);
+    assert_non_null(strstr(r.err.text, "start it again"));
+    char *path = rig_path(&r, "tasks.db");
+    assert_int_equal(access(path, F_OK), -1); // another host may be there by now
+    free(path);
+    assert_int_equal(rig_status(&r, a), GW_TASK_SUCCEEDED);
+    shell("mv ../$(cat away)/* . && rmdir ../$(cat away)");
+    rig_until(&r, r.health_code == 0);
+}
+
 static void a_file_that_is_replaced_under_the_host_is_used_and_the_other_kept(void **state)
 {
     const char *a = done_task();
@@ -482,6 +501,7 @@ int main(void)
         T(a_boundary_ends_no_row_of_another_boot),
         T(a_file_that_is_removed_under_the_host_is_put_back),
         T(a_folder_that_is_gone_is_said_and_nothing_is_accepted),
+        T(a_folder_that_is_not_ours_any_more_gets_nothing),
         T(a_file_that_is_replaced_under_the_host_is_used_and_the_other_kept),
         T(a_store_that_has_lost_what_was_acknowledged_is_found_out),
         T(nothing_is_called_older_that_is_not),
