@@ -222,16 +222,34 @@ static int take_option(struct arguments *a, int option)
 static char *own_program(const char *called)
 {
     struct stat self, named;
-    bool same = strchr(called, '/') != NULL && stat("/proc/self/exe", &self) == 0 && stat(called, &named) == 0 &&
-                self.st_dev == named.st_dev && self.st_ino == named.st_ino;
-    if (same)
-        return gw_path_absolute(called);
+    char *path = strchr(called, '/') != NULL ? gw_path_absolute(called) : gw_path_find(called);
+    if (path != NULL && stat("/proc/self/exe", &self) == 0 && stat(path, &named) == 0 && self.st_dev == named.st_dev &&
+        self.st_ino == named.st_ino)
+        return path;
+    free(path);
     static const char gone[] = " (deleted)"; // an upgrade has put another file there: that is the one to start
     char exe[4096];
     ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1), tail = sizeof gone - 1;
     if (n > tail && memcmp(exe + n - tail, gone, (size_t)tail) == 0)
         n -= tail;
     return n > 0 ? gw_memdup0(exe, (size_t)n) : gw_strdup(called);
+}
+
+/* Names are relative to where the first process of this host was started, by the name of that place: a link there may
+ * have been moved to a new version since, and the old one may be gone. */
+static void stand_where_started(void)
+{
+    const char *pwd = getenv("PWD");
+    if (getenv("GWHOST_HANDOVER") != NULL) {
+        (void)!(pwd != NULL && *pwd == '/' && chdir(pwd) == 0);
+        return;
+    }
+    char *here = gw_path_absolute(".");
+    size_t n = strlen(here);
+    if (n > 2 && strcmp(here + n - 2, "/.") == 0)
+        here[n - 2] = '\0';
+    (void)setenv("PWD", here, 1);
+    free(here);
 }
 
 /* What a predecessor left for us; no child shall see it. */
@@ -248,6 +266,7 @@ static int run(struct arguments *a, const char *share)
 {
     // Started from /proc/self/exe the name would be `exe`.
     (void)prctl(PR_SET_NAME, "gwhost");
+    stand_where_started();
     struct gw_err err = {0};
     char *state = NULL, *policy = a->policy != NULL ? gw_path_absolute(a->policy) : gw_asprintf("%s/policies/restart.lua", share);
     char *app = a->app != NULL ? gw_path_absolute(a->app) : gw_asprintf("%s/lua/gwhost/gateway.lua", share);

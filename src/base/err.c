@@ -1,5 +1,7 @@
 #include "base/err.h"
 
+#include <errno.h>
+
 #include "base/str.h"
 
 #include <stdio.h>
@@ -50,4 +52,14 @@ void gw_assert_failed(const char *what, const char *file, int line)
 {
     (void)fprintf(stderr, "gwhost: %s:%d: assertion failed: %s\n", file, line, what);
     abort();
+}
+
+bool gw_err_passes(int code)
+{
+    static const int passing[] = {EAGAIN, EBUSY, EINTR, EIO, EMFILE, ENFILE, ENOMEM, ENOBUFS, ENOSPC, EDQUOT, EROFS, ESTALE,
+                                  ETIMEDOUT, ENOLCK, EADDRINUSE, EADDRNOTAVAIL, ENETDOWN, ENETUNREACH, ETXTBSY, EUCLEAN};
+    for (size_t i = 0; i < sizeof passing / sizeof *passing; i++)
+        if (code == -passing[i])
+            return true;
+    return false;
 }

@@ -4,6 +4,8 @@
  * beside it in a fixed-size struct, so that reporting an error never allocates. */
 #pragma once
 
+#include <stdbool.h>
+
 #include <stdarg.h>
 
 struct gw_err {
@@ -21,6 +23,10 @@ int gw_err_prefix(struct gw_err *err, const char *fmt, ...) __attribute__((forma
 
 /* Text for a negative errno; never NULL, thread-safe. */
 const char *gw_strerror(int code);
+
+/* Whether an errno (negative) says what the system lacks for the moment, and not that something was asked for that can
+ * never be. */
+bool gw_err_passes(int code);
 
 /* We are wrong: prints and aborts, in release builds too. */
 #define gw_assert(x) ((x) ? (void)0 : gw_assert_failed(#x, __FILE__, __LINE__))

@@ -106,12 +106,13 @@ static int show_outcome(const json_t *outcome, const struct gw_progress *p, bool
     if (as_json) {
         gw_text_json(outcome);
     } else if (restarted) {
-        (void)printf("restarted: generation %" PRId64 ", boot id %s, pid %" PRId64 " (%s, %s)\n",
+        const char *note = gw_text_of(outcome, "why", "", why, sizeof why);
+        (void)printf("restarted: generation %" PRId64 ", boot id %s, pid %" PRId64 " (%s, %s)%s%s\n",
                      (int64_t)json_integer_value(json_object_get(by, "generation")),
                      gw_text_of(by, "boot_id", "?", boot, sizeof boot),
                      (int64_t)json_integer_value(json_object_get(by, "pid")),
                      gw_text_of(outcome, "mode", "mode unknown", mode, sizeof mode),
-                     gw_text_duration((int64_t)(gw_now_ms() - p->began_ms), time));
+                     gw_text_duration((int64_t)(gw_now_ms() - p->began_ms), time), *note != '\0' ? "; " : "", note);
     } else {
         (void)fprintf(stderr, "gwhost: not restarted: request %s is %s%s%s\n",
                       gw_text_of(outcome, "request_id", "?", id, sizeof id), what,

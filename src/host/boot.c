@@ -77,12 +77,7 @@ static int check_sockets(struct gw_host *h, struct gw_err *err)
  * a file as they were given. What the system lacks at the moment is not among these. */
 static int exit_code_of(int code)
 {
-    static const int passing[] = {EAGAIN, EBUSY, EINTR, EIO, EMFILE, ENFILE, ENOMEM, ENOBUFS, ENOSPC, EDQUOT, EROFS, ESTALE,
-                                  ETIMEDOUT, ENOLCK, EADDRINUSE, EADDRNOTAVAIL, ENETDOWN, ENETUNREACH, ETXTBSY, EUCLEAN};
-    for (size_t i = 0; i < sizeof passing / sizeof *passing; i++)
-        if (code == -passing[i])
-            return GW_EXIT_FAILED;
-    return GW_EXIT_CONFIG;
+    return gw_err_passes(code) ? GW_EXIT_FAILED : GW_EXIT_CONFIG;
 }
 
 /* Ends a host that has not begun. */

@@ -230,6 +230,24 @@ static void start_last_good(struct gw_host *h)
     begin(h);
 }
 
+static void on_retry(struct gw_limit *limit)
+{
+    struct gw_host *h = limit->data;
+    if (h->state == GW_FAILED)
+        gw_host_post(h, GW_EV_RESTART);
+}
+
+/* What the system lacked comes back without anybody telling us; an application has to be mended first. */
+static void retry_later(struct gw_host *h)
+{
+    if (!h->cannot_serve || !gw_err_passes(h->start_err.code))
+        return;
+    h->retry_ms = h->retry_ms == 0 ? GW_RETRY_FIRST_MS : h->retry_ms * 2 < GW_RETRY_MAX_MS ? h->retry_ms * 2 : GW_RETRY_MAX_MS;
+    gw_limit_start(&h->close_limit, on_retry, h->retry_ms);
+    gw_log(GW_WARN, "host.retries", json_pack("{sIso}", "wait_ms", (json_int_t)h->retry_ms, "error", gw_json_string(h->start_err.text)),
+           "that may pass: it is tried again by itself in %llu ms", (unsigned long long)h->retry_ms);
+}
+
 static void give_up(struct gw_host *h)
 {
     drop_started(h);
@@ -248,6 +266,7 @@ static void give_up(struct gw_host *h)
         (void)gw_net_listen(h->net, h->sockets[i].fd, h->sockets[i].address, &err);
     if (released) // else what is written last is not done, and the directory is nobody else's
         h->lock = gw_lock_release(h->lock);
+    retry_later(h);
     gw_log(GW_ERROR, "lock.released", NULL, "store, lock and listeners are given up; pid %d stays alive: mend the "
            "application, then kill -USR1 %d to try again, or kill %d to end it", getpid(), getpid(), getpid());
     gw_supervision_status(h, false, "Failed to start, and serves nothing: %s", h->start_err.text);
@@ -258,6 +277,7 @@ static void reacquire(struct gw_host *h)
 {
     struct gw_err err = {0};
     h->cannot_serve = false;
+    gw_limit_stop(&h->close_limit);
     h->succession.lost = (struct gw_err){0};
     (void)gw_restarts_accept(h);
     const struct gw_restart *r = gw_sched_current(h->sched);
@@ -327,7 +347,10 @@ static void end_restart(struct gw_host *h)
         gw_restarts_end(h, "failed", h->succession.lost.code < 0 ? h->succession.lost.text : "image unchanged");
         gw_update_failed(h, &(struct gw_err){.text = "image unchanged"});
     } else {
-        gw_restarts_end(h, "restarted", NULL);
+        char same[700] = "";
+        if (r->update && strcmp(h->standby.version, h->options.version) == 0)
+            (void)snprintf(same, sizeof same, "the same version, %s, at %s", h->options.version, h->options.program);
+        gw_restarts_end(h, "restarted", same[0] != '\0' ? same : NULL);
         gw_safe_mode_leave(h);
     }
 }
@@ -365,6 +388,7 @@ static void announce(struct gw_host *h)
     gw_update_served(h);
     end_restart(h);
     h->start_err = (struct gw_err){0};
+    h->retry_ms = 0;
     if (h->old_app != NULL) {
         h->old_app->class->free(h->old_app);
         h->old_app = NULL;

@@ -19,6 +19,7 @@ static json_t *supervisor_json(const struct gw_supervisor *by)
     gw_json_set(o, "stop_command", gw_json_string(by->stop_command));
     gw_json_set(o, "pid1", json_boolean(by->pid1));
     gw_json_set(o, "container", json_boolean(by->container));
+    gw_json_set(o, "init_above", json_boolean(by->init_above));
     gw_json_set(o, "stop_timeout_ms", json_integer(by->stop_timeout_ms));
     return o;
 }
@@ -150,6 +151,7 @@ static void take_supervisor(struct gw_host *h, const json_t *o)
     (void)snprintf(by->stop_command, sizeof by->stop_command, "%s", stop != NULL ? stop : "");
     by->pid1 = json_is_true(json_object_get(o, "pid1"));
     by->container = json_is_true(json_object_get(o, "container"));
+    by->init_above = json_is_true(json_object_get(o, "init_above"));
     by->stop_timeout_ms = json_integer_value(json_object_get(o, "stop_timeout_ms"));
 }
 
@@ -198,6 +200,8 @@ int gw_handover_take_hello(struct gw_host *h, struct gw_letter *letter, struct g
     (void)snprintf(h->boot_id, sizeof h->boot_id, "%s", boot_id);
     gw_log_identity(h->boot_id);
     const char *predecessor = json_string_value(json_object_get(hello, "predecessor"));
+    const char *before = json_string_value(json_object_get(hello, "version"));
+    (void)snprintf(s->version, sizeof s->version, "%s", before != NULL ? before : "");
     (void)snprintf(s->predecessor, sizeof s->predecessor, "%s", predecessor != NULL ? predecessor : "");
     h->token = gw_strdup(token);
     s->program = gw_strdup(program);

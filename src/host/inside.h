@@ -89,6 +89,7 @@ struct standby {
     bool refused;               /* it is the application that cannot be used, and not this process */
     struct gw_channel *channel; /* owned */
     char predecessor[33];       /* its boot id */
+    char version[64];           /* its version */
     char *program;              /* owned; options.program is this */
     struct gw_sources *policy, *next, *good; /* references: what it has read; NULL: it did not say */
     int lock_fds[2];
@@ -159,6 +160,7 @@ struct gw_host {
     struct gw_err reverted;  /* why the last good sources are started instead of the new ones */
     bool start_over;         /* its limit has struck: what it says now comes too late */
     bool cannot_serve;       /* lock or listeners could not be had again */
+    uint64_t retry_ms;       /* how long a host that has failed for the system's sake waited for its last try; 0: none */
     int stop_signal;
     struct gw_signal stop_sender;
     bool stop_by_signal, stops; /* stops: the stop has been posted, and nothing takes it back */

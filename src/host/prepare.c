@@ -66,9 +66,12 @@ static enum gw_mode carried_out(struct gw_host *h, const struct gw_restart *r, e
     *ret_why = never_respawns(h, mode);
     if (*ret_why != NULL)
         return GW_MODE_IN_PROCESS;
-    if (mode == GW_MODE_REEXEC || (!h->supervision.by.pid1 && (by == NULL || gw_supervision_follows(h))))
+    bool watched = by != NULL && !gw_supervision_follows(h);
+    if (mode == GW_MODE_REEXEC || (!h->supervision.by.pid1 && !h->supervision.by.init_above && !watched))
         return mode;
-    *ret_why = h->supervision.by.pid1 ? "pid 1 cannot leave" : "the supervisor watches this pid";
+    *ret_why = h->supervision.by.pid1 ? "pid 1 cannot leave"
+               : watched              ? "the supervisor watches this pid"
+                                      : "pid 1 above this process ends when this process does";
     return GW_MODE_REEXEC;
 }
 

@@ -16,6 +16,8 @@ enum {
     GW_LAST_WORD_MS = 1000,     /* for last answers, however little is left of the time for closing */
     GW_LAST_CALL_MS = 25,       /* who is connecting as listening ends is let in within this time */
     GW_LOCK_WAIT_MS = 5000,
+    GW_RETRY_FIRST_MS = 1000,   /* a host that has failed for what may pass tries again; then twice as long … */
+    GW_RETRY_MAX_MS = 60000,    /* … up to this */
     GW_RESTART_EXPECTED_MS = 1500,
     GW_AUTHORIZATION_MS = 5000, /* an internal authorization lives this long */
     GW_DEFER_TIMEOUT_MS = 300000,

@@ -17,10 +17,33 @@ char *gw_path_absolute(const char *path)
 {
     if (*path == '/')
         return gw_strdup(path);
-    char *cwd = getcwd(NULL, 0);
+    // As it was come to, if it was through a link: that may be moved to a new version, and is followed then.
+    const char *pwd = getenv("PWD");
+    struct stat here, named;
+    bool said = pwd != NULL && *pwd == '/' && stat(".", &here) == 0 && stat(pwd, &named) == 0 &&
+                here.st_dev == named.st_dev && here.st_ino == named.st_ino;
+    char *cwd = said ? gw_strdup(pwd) : getcwd(NULL, 0);
     char *full = gw_asprintf("%s/%s", cwd != NULL ? cwd : "", strncmp(path, "./", 2) == 0 ? path + 2 : path);
     free(cwd);
     return full;
+}
+
+char *gw_path_find(const char *name)
+{
+    const char *dirs = getenv("PATH");
+    for (const char *d = dirs; d != NULL && *d != '\0';) {
+        size_t n = strcspn(d, ":");
+        char *dir = n > 0 ? gw_memdup0(d, n) : gw_strdup("."), *path = gw_asprintf("%s/%s", dir, name);
+        free(dir);
+        if (access(path, X_OK) == 0) {
+            char *full = gw_path_absolute(path);
+            free(path);
+            return full;
+        }
+        free(path);
+        d += n + (d[n] == ':');
+    }
+    return NULL;
 }
 
 int gw_statedir_choose(const char *given, char **ret_path, struct gw_err *err)

@@ -29,3 +29,5 @@ int gw_file_read(const char *path, size_t max, char **ret_data, size_t *ret_n, s
 
 /* path made absolute against the working directory, without resolving links; caller frees. */
 char *gw_path_absolute(const char *path);
+/* What execvp(3) would run for a name without a slash, as an absolute path with its links; the caller's, or NULL. */
+char *gw_path_find(const char *name);

@@ -152,7 +152,10 @@ static void find_stop_timeout(const struct gw_supervisor_facts *f, struct gw_sup
 
 void gw_supervisor_detect(const struct gw_supervisor_facts *f, struct gw_supervisor *ret)
 {
-    struct gw_supervisor s = {.pid1 = f->pid == 1, .container = f->container_file || is_set(f, "container")};
+    struct gw_supervisor s = {.pid1 = f->pid == 1,
+                              .container = f->container_file || f->pid_namespace || is_set(f, "container") ||
+                                           is_set(f, "KUBERNETES_SERVICE_HOST"),
+                              .init_above = f->parent == 1 && strcmp(f->parent_comm, "systemd") != 0};
     const char *said = env(f, "GWHOST_SUPERVISOR");
     if (strcmp(said, "external") == 0)
         s.name = "external";
@@ -192,6 +195,15 @@ static bool container_file(void)
     return false;
 }
 
+/* The first pid namespace of a machine has a number that is fixed in the kernel. */
+static bool pid_namespace(void)
+{
+    char name[64];
+    ssize_t n = readlink("/proc/self/ns/pid", name, sizeof name - 1);
+    name[n > 0 ? n : 0] = '\0';
+    return n > 0 && strcmp(name, "pid:[4026531836]") != 0;
+}
+
 void gw_supervisor_look(struct gw_supervisor *ret)
 {
     struct gw_proc_facts parent = {0};
@@ -215,6 +227,8 @@ void gw_supervisor_look(struct gw_supervisor *ret)
                                         .parent_argument = program < n ? argv + program : "",
                                         .parent_dir = dir,
                                         .cgroup = cgroup,
-                                        .container_file = container_file()};
+                                        .container_file = container_file(),
+                                        .pid_namespace = pid_namespace(),
+                                        .parent = ppid};
     gw_supervisor_detect(&facts, ret);
 }

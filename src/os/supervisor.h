@@ -19,6 +19,8 @@ struct gw_supervisor_facts {
     const char *cgroup;          /* our /proc/PID/cgroup */
     const char *stop_file;       /* what s6 has in timeout-kill of the service directory; "" when there is none */
     bool container_file;         /* a file that container engines leave is there */
+    bool pid_namespace;          /* not that of the machine */
+    pid_t parent;
 };
 
 struct gw_supervisor {
@@ -27,6 +29,7 @@ struct gw_supervisor {
     char stop_command[320]; /* "" when it is not known */
     int64_t stop_timeout_ms; /* when it kills what it has asked to stop; 0: never, or it is not known */
     bool pid1, container;
+    bool init_above; /* our parent is pid 1 and no manager of services: it ends when we do, and all else with it */
 };
 
 /* Pure. */

@@ -89,6 +89,57 @@ t.test("what a trial has proved is what the image runs, whatever becomes of the 
   host:stop()
 end)
 
+t.test("a release that is deployed by a link is followed, whichever way the program was started", function()
+  for _, how in ipairs { 'exec "$PWD/bin/gwhost" "$@"', 'exec bin/gwhost "$@"', 'PATH="$PWD/bin:$PATH" exec gwhost "$@"' } do
+    local dir = t.dir()
+    for n = 1, 2 do
+      local bin = dir .. "/releases/" .. n .. "/bin"
+      assert(os.execute("mkdir -p " .. bin))
+      assert(uv.fs_copyfile(t.binary, bin .. "/gwhost"))
+    end
+    assert(uv.fs_symlink("releases/1", dir .. "/current"))
+    local host = t.start({ policy = policy("reexec"), app = application("one"),
+      wrap = { "sh", "-c", "cd " .. dir .. '/current && shift && ' .. how, "sh" } })
+    assert(uv.fs_symlink("releases/2", dir .. "/next"))
+    assert(os.rename(dir .. "/next", dir .. "/current"))
+    assert(os.execute("rm -rf " .. dir .. "/releases/1"))
+    local outcome = host:restarted({ update = true })
+    t.eq(outcome.outcome, "restarted", outcome.why)
+    t.match(outcome.why, "the same version, .*, at .*/current/bin/gwhost")
+    t.match(assert(uv.fs_readlink("/proc/" .. host.pid .. "/exe")), "/releases/2/bin/gwhost$")
+    t.match(assert(uv.fs_readlink("/proc/" .. host.pid .. "/cwd")), "/releases/2$")
+    host:stop()
+  end
+end)
+
+t.test("a host that has failed for what passes comes back by itself", function()
+  local host = t.start({ policy = policy("in_process"), app = [[
+    local starts = (require("gwhost").kept("starts") or 0) + 1
+    require("gwhost").keep("starts", starts)
+    return { start = function()
+      if starts > 1 then error("no start today") end
+      require("gwhost").serve { request = function() return { status = 200, body = "one" } end }
+      return { close = function() end }
+    end }]], listen = "127.0.0.1:0" })
+  local port = tonumber(host.address:match(":(%d+)$"))
+  host:stop()
+  host = t.start({ policy = policy("in_process"), listen = "127.0.0.1:" .. port, app = t.read(host.app_file) })
+  host:control({ op = "restart" })
+  host:wait("lock.released") -- and the port is free
+  local other = uv.new_tcp()
+  assert(other:bind("127.0.0.1", port))
+  assert(other:listen(1, function() end))
+  t.write(host.app_file, application("two"))
+  local outcome = host:restarted({})
+  t.eq(outcome.outcome, "failed")
+  t.match(outcome.why, "Address already in use")
+  host:wait("host.retries")
+  other:close()
+  host:wait("host.ready")
+  serves(host, "two")
+  host:stop()
+end)
+
 -- ---- a SIGTERM ----
 
 local function intent(host, fields)

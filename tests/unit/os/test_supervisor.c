@@ -178,6 +178,34 @@ static void a_name_from_outside_stays_one_line(void **state)
     assert_string_equal(s.stop_command, "sv stop /srv/a b [2J");
 }
 
+static void a_parent_that_is_pid_1_ends_with_us_unless_it_manages_services(void **state)
+{
+    struct gw_supervisor s;
+    static const struct row nothing = {.comm = NULL};
+    struct gw_supervisor_facts facts = {.env = lookup,
+                                        .env_ud = (void *)(uintptr_t)&nothing,
+                                        .pid = 7,
+                                        .parent_comm = "tini",
+                                        .parent_argument = "",
+                                        .parent_dir = "",
+                                        .cgroup = "",
+                                        .stop_file = "",
+                                        .parent = 1};
+    gw_supervisor_detect(&facts, &s);
+    assert_true(s.init_above);
+    assert_false(s.container);
+    facts.pid_namespace = true;
+    gw_supervisor_detect(&facts, &s);
+    assert_true(s.container);
+    facts.parent_comm = "systemd";
+    gw_supervisor_detect(&facts, &s);
+    assert_false(s.init_above);
+    facts.parent = 300;
+    facts.parent_comm = "bash";
+    gw_supervisor_detect(&facts, &s);
+    assert_false(s.init_above);
+}
+
 static void container_and_pid_1_are_facts_of_their_own(void **state)
 {
     static const struct row named = {.env = {"container=podman"}}, empty = {.env = {"container="}};
@@ -216,6 +244,7 @@ int main(void)
         cmocka_unit_test(launchd_is_known_by_its_label_but_not_by_a_terminals),
         cmocka_unit_test(an_explicit_word_overrules_everything),
         cmocka_unit_test(a_name_from_outside_stays_one_line),
+        cmocka_unit_test(a_parent_that_is_pid_1_ends_with_us_unless_it_manages_services),
         cmocka_unit_test(container_and_pid_1_are_facts_of_their_own),
         cmocka_unit_test(this_process_can_look_at_itself),
     };
