@@ -69,11 +69,6 @@ void gw_log_on_stall(void (*stalled)(void *ud), void *ud)
     sink.stalled_ud = ud;
 }
 
-int gw_log_fd(void)
-{
-    return sink.out;
-}
-
 void gw_log_identity(const char *boot_id)
 {
     sink.boot_id = boot_id;

@@ -31,9 +31,8 @@ void gw_log_tap(void (*tap)(void *ud, const json_t *object), void *ud);
 /* Nobody waits for who reads the log. Where there is no room up to 1 MiB waits here, what is more is lost and counted;
  * a line says how many once it goes on.
  *
- * stalled is called when something begins to wait: gw_log_flush() then, whenever gw_log_fd() can be written. */
+ * stalled is called when something begins to wait: gw_log_flush() then, now and again. */
 void gw_log_on_stall(void (*stalled)(void *ud), void *ud);
-int gw_log_fd(void);
 bool gw_log_flush(void);             /* true: nothing waits any more */
 void gw_log_finish(unsigned max_ms); /* before an end or an exec: waits for the reader, but not for long */
 unsigned long gw_log_lost(void);     /* lines, ever */

@@ -130,6 +130,7 @@ void gw_boot_open(struct gw_host *h)
     gw_watchdog_phase("starting");
     gw_stand_open();
     gw_outlet_open(h);
+    gw_still_open(h);
     struct gw_limit *limits[] = {&h->work_limit, &h->start_limit, &h->close_limit, &h->drain.limit, &h->succession.limit};
     for (size_t i = 0; i < sizeof limits / sizeof *limits; i++)
         gw_limit_init(&h->loop, limits[i], h);

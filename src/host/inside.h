@@ -117,6 +117,14 @@ struct gw_host;
 /* What waits for the store goes on: err has code 0 when it is open, else why it is not, in the time that it had. */
 typedef void gw_boot_store_cb(struct gw_host *h, const struct gw_err *err);
 
+/* How long the loop wants to wait, as it begins to (still.c). */
+struct still {
+    uv_prepare_t prepare;
+    uv_check_t check;
+    int timeout_ms; /* less than 0: for ever */
+    uint64_t since_ms;
+};
+
 struct gw_host {
     struct gw_host_options options;
     uv_loop_t loop;
@@ -139,7 +147,9 @@ struct gw_host {
     char *unwanted;          /* owned; an address that was passed and that no --listen asks for; NULL: none */
 
     struct gw_sentry *sentry;
-    uv_poll_t log_poll;
+    struct still still;
+    uv_timer_t log_timer; /* runs while lines of the log wait */
+    uint64_t log_wait_ms;
     struct gw_net *net;
     struct gw_work *work;
     struct gw_policy *policy;
@@ -286,6 +296,9 @@ int gw_host_reload_policy(struct gw_host *h, const char *because, struct gw_err 
 /* The version before; -ENOENT when there is none. */
 int gw_host_policy_back(struct gw_host *h, struct gw_err *err);
 void gw_host_watch(struct gw_host *h);
+
+/* still.c */
+void gw_still_open(struct gw_host *h);
 
 /* outlet.c */
 void gw_outlet_open(struct gw_host *h);

@@ -18,9 +18,12 @@ struct gw_limit {
     void *data; /* the owner's */
     gw_limit_cb *cb;
     bool over;  /* the time is; descriptors are looked at once more */
+    uint64_t due_ms; /* 0: it does not run */
 };
 
 void gw_limit_init(uv_loop_t *loop, struct gw_limit *limit, void *data);
 /* cb in ms from now, which is not the loop's last look at the clock but the time itself. Anew if it runs already. */
 void gw_limit_start(struct gw_limit *limit, gw_limit_cb *cb, uint64_t ms);
 void gw_limit_stop(struct gw_limit *limit);
+/* One that runs gets ms more. */
+void gw_limit_shift(struct gw_limit *limit, uint64_t ms);

@@ -277,6 +277,13 @@ void gw_sentry_arm(struct gw_sentry *s, uint64_t deadline_ms)
         poke(s);
 }
 
+void gw_sentry_shift(struct gw_sentry *s, uint64_t ms)
+{
+    uint64_t at = atomic_load(&s->deadline);
+    if (at != UINT64_MAX)
+        (void)atomic_compare_exchange_strong(&s->deadline, &at, at + ms);
+}
+
 void gw_sentry_heir(struct gw_sentry *s, int pidfd)
 {
     atomic_store(&s->heir, pidfd);

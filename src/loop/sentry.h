@@ -49,6 +49,8 @@ int gw_sentry_open(uv_loop_t *loop, const struct gw_sentry_config *config, struc
 
 /* expired() is called at deadline_ms (gw_now_ms() time) unless it is moved; UINT64_MAX disarms. */
 void gw_sentry_arm(struct gw_sentry *s, uint64_t deadline_ms);
+/* The deadline is later by ms, if there is one: this process did not run for so long. */
+void gw_sentry_shift(struct gw_sentry *s, uint64_t ms);
 /* A process that takes this one's place if it ends, by its pidfd, which is the caller's and stays open until another
  * call; -1: there is none. */
 void gw_sentry_heir(struct gw_sentry *s, int pidfd);

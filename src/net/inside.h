@@ -29,8 +29,6 @@ enum {
     SPARE_REQUESTS = 64,     /* request objects kept for the next one */
     WS_VALUE_BYTES = 65536,
     ACCEPT_PAUSE_MS = 100,   /* after EMFILE and its like */
-    STOOD_STILL_MS = 1000,   /* a timer that is later than this was not the clients' fault */
-    LOOK_MS = 20,            /* for a loop to look at what has come before a deadline is judged after all */
 };
 
 /* ---- intrusive circular lists; a zeroed node is in none ---- */

@@ -96,6 +96,8 @@ void gw_net_close(struct gw_net *net, void (*cb)(void *ud), void *ud);
 int gw_net_listen(struct gw_net *net, int fd, const char *address, struct gw_err *err);
 /* Serves new_fd in place of old_fd, whose queue is taken first. */
 int gw_net_replace(struct gw_net *net, int old_fd, int new_fd, const char *address, struct gw_err *err);
+/* The process did not run for ms: what its clients have sent meanwhile lies in the kernel, and nobody is late. */
+void gw_net_stood_still(struct gw_net *net, uint64_t ms);
 void gw_net_unlisten(struct gw_net *net); /* all of them; connections stay */
 void gw_net_unlisten_one(struct gw_net *net, int fd); /* what gw_net_listen() was given */
 

@@ -48,14 +48,7 @@ static void timer_fired(uv_timer_t *timer)
 {
     struct gw_net *net = timer->data;
     struct gw_timeouts *d = &net->deadlines;
-    uint64_t now = uv_now(net->loop), late_ms = d->armed_ms > 0 && now > d->armed_ms ? now - d->armed_ms : 0;
-    d->armed_ms = 0;
-    if (late_ms > STOOD_STILL_MS) {
-        // This process did not run, so what its clients have sent meanwhile lies in the kernel: nobody is late.
-        gw_timeout_shift(net, late_ms + LOOK_MS);
-        rearm(net);
-        return;
-    }
+    uint64_t now = uv_now(net->loop);
     // What is late now is taken out first: an entry that is set again meanwhile waits for the next time.
     struct gw_list late;
     gw_list_init(&late);
@@ -68,6 +61,7 @@ static void timer_fired(uv_timer_t *timer)
             gw_list_append(&late, &t->link);
         }
     }
+    d->armed_ms = 0;
     while (!gw_list_empty(&late))
         expire(net, gw_container(late.next, struct gw_timed, link));
     if (!net->closing)
@@ -139,6 +133,13 @@ void gw_timeout_shift(struct gw_net *net, uint64_t ms)
         for (struct gw_list *l = list->next; l != list; l = l->next)
             gw_container(l, struct gw_timed, link)->at_ms += ms;
     }
+}
+
+void gw_net_stood_still(struct gw_net *net, uint64_t ms)
+{
+    gw_timeout_shift(net, ms);
+    net->deadlines.armed_ms = 0;
+    gw_timeout_start(net);
 }
 
 void gw_timeout_stop(struct gw_net *net)

@@ -22,8 +22,8 @@ local function alive(pid)
   return state and state ~= "Z"
 end
 
---- The processes that run on this state directory.
-local function family(host)
+--- The processes that run on this state directory; one that becomes another image may be missed for a moment.
+local function look(host)
   local pids = {}
   for name in io.popen("ls /proc"):lines() do
     local f = name:match("^%d+$") and io.open("/proc/" .. name .. "/cmdline")
@@ -32,6 +32,13 @@ local function family(host)
     if line:find(host.state_dir, 1, true) and line:find("gwhost", 1, true) and alive(name) then pids[#pids + 1] = tonumber(name) end
   end
   return pids
+end
+
+local function family(host)
+  local pids = look(host)
+  if #pids > 0 then return pids end
+  t.pause(200)
+  return look(host)
 end
 
 local function no_report(host)
