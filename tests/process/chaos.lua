@@ -110,14 +110,14 @@ t.test(("%d s of chaos with seed %d"):format(SECONDS, SEED), function()
     kill = function()
       if math.random(4) > 1 then return end
       for _ = 1, 3 do for _, pid in ipairs(family(host)) do pcall(uv.kill, pid, "sigkill") end end
-      t.poll("the end of all", function() return #family(host) == 0 end)
+      t.ask_until("the end of all", function() return #family(host) == 0 end)
       no_report(host)
       start()
     end,
     stop = function()
       if math.random(4) > 1 then return end
       host:signal("sigterm")
-      t.poll("the end of all", function() return #family(host) == 0 end, 60000)
+      t.ask_until("the end of all", function() return #family(host) == 0 end, 60000)
       no_report(host)
       start()
     end,
@@ -162,7 +162,7 @@ t.test(("%d s of chaos with seed %d"):format(SECONDS, SEED), function()
   end
   no_report(host)
   pcall(uv.kill, family(host)[1], "sigterm")
-  t.poll("the end of all", function() return #family(host) == 0 end, 60000)
+  t.ask_until("the end of all", function() return #family(host) == 0 end, 60000)
   no_report(host)
   local words = {}
   for _, name in ipairs(names) do words[#words + 1] = name .. " " .. (counts[name] or 0) end
