@@ -507,7 +507,10 @@ void gw_boot_close(struct gw_host *h)
     if (ours && waiting != NULL)
         (void)gw_sched_cancel(h->sched, waiting->id, NULL);
     gw_safe_mode_end(h);
-    gw_succession_end(h);
+    if (h->departed)
+        gw_succession_depart(h);
+    else
+        gw_succession_end(h);
     gw_standby_close(h);
     h->reaper = gw_reaper_close(h->reaper);
     // Who follows hears of the end while that is possible; its line in the log comes once the lock is free.
@@ -535,6 +538,8 @@ void gw_boot_close(struct gw_host *h)
     gw_supervision_linger(h);
     if (h->sentry != NULL)
         gw_sentry_close(h->sentry, NULL, NULL);
+    if (h->departed)
+        gw_successor_pass_on_stops(&h->succession.process);
     for (int i = 0; i < 8; i++)
         (void)uv_run(&h->loop, UV_RUN_NOWAIT);
     gw_supervision_close(h);

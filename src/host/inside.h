@@ -252,6 +252,8 @@ void gw_succession_switch(struct gw_host *h);
 void gw_succession_go(struct gw_host *h);
 void gw_succession_let_go(struct gw_host *h, int code, const struct gw_err *err); /* the store is, or cannot be */
 void gw_succession_end(struct gw_host *h);  /* kills and reaps it, unless it serves */
+/* It serves, and this process ends; until the very end a stop of this one is told to it. */
+void gw_succession_depart(struct gw_host *h);
 void gw_succession_stop(struct gw_host *h); /* a stop reaches it, whatever it is */
 const char *gw_succession_program(const struct gw_host *h); /* what the next process updates itself from */
 

@@ -44,6 +44,14 @@ static void keep_spares(struct succession *s)
         s->spare_count++;
 }
 
+void gw_succession_depart(struct gw_host *h)
+{
+    struct succession *s = &h->succession;
+    gw_limit_stop(&s->limit);
+    s->channel = gw_channel_close(s->channel);
+    give_back_spares(s);
+}
+
 void gw_succession_end(struct gw_host *h)
 {
     struct succession *s = &h->succession;

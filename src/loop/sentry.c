@@ -326,6 +326,7 @@ void gw_sentry_close(struct gw_sentry *s, void (*cb)(void *ud), void *ud)
     atomic_store(&s->quit, true);
     poke(s);
     (void)pthread_join(s->thread, NULL);
+    tell(s);
     s->closed = cb;
     s->closed_ud = ud;
     uv_close((uv_handle_t *)&s->wake, on_closed);

@@ -63,7 +63,7 @@ void gw_sentry_taken(struct gw_sentry *s);
 void gw_sentry_pause(struct gw_sentry *s);
 void gw_sentry_resume(struct gw_sentry *s);
 
-/* Ends the thread; cb is called from the loop, and s is freed after it. */
+/* Ends the thread, and tells what it has taken; cb is called from the loop, and s is freed after it. */
 void gw_sentry_close(struct gw_sentry *s, void (*cb)(void *ud), void *ud);
 
 const char *gw_signal_name(int number);

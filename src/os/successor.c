@@ -169,6 +169,30 @@ void gw_successor_kill(struct gw_successor *s, char *words, size_t size)
     gw_successor_leave(s);
 }
 
+static volatile int stops_to = -1; // a pidfd that stays open until the end
+
+static void pass_on(int sig)
+{
+    (void)syscall(SYS_pidfd_send_signal, stops_to, sig, NULL, 0);
+}
+
+void gw_successor_pass_on_stops(struct gw_successor *s)
+{
+    static const int stops[] = {SIGTERM, SIGINT, SIGQUIT};
+    struct sigaction sa = {.sa_handler = pass_on, .sa_flags = SA_RESTART};
+    sigset_t set;
+    if (s->pid <= 0)
+        return;
+    stops_to = s->pidfd;
+    *s = (struct gw_successor){.pidfd = -1};
+    (void)sigemptyset(&set);
+    for (size_t i = 0; i < sizeof stops / sizeof *stops; i++) {
+        (void)sigaddset(&set, stops[i]);
+        (void)sigaction(stops[i], &sa, NULL);
+    }
+    (void)pthread_sigmask(SIG_UNBLOCK, &set, NULL); // what has come meanwhile goes on now
+}
+
 void gw_successor_leave(struct gw_successor *s)
 {
     if (s->pid > 0)

@@ -39,4 +39,6 @@ void gw_successor_signal(const struct gw_successor *s, int signal);
 void gw_successor_kill(struct gw_successor *s, char *words, size_t size);
 
 /* It goes on without us. */
+/* From here on signals to stop that come to this process go on to that one, to the last moment of this one; s is left. */
+void gw_successor_pass_on_stops(struct gw_successor *s);
 void gw_successor_leave(struct gw_successor *s);

@@ -322,6 +322,28 @@ t.test("a stop that reaches the one that departs stops the one that serves", fun
   t.eq(host:wait_exit(), 0)
 end)
 
+t.test("a stop of one that departs is told on until its very end, however late it comes", function()
+  for round = 1, 12 do
+    local host = t.start({ policy = policy("respawn") })
+    local old = host.pid
+    host:control({ op = "restart" })
+    host:wait("host.departs")
+    -- Somewhere between here and its last instruction; it is gone when it cannot be told any more.
+    local ends = t.now() + round * 500000
+    while t.now() < ends do end
+    local sent_s, sent_us = uv.gettimeofday()
+    pcall(uv.kill, old, "sigterm")
+    local exiting = host:wait("host.exiting", function(e) return e.pid == old end)
+    local serving = host:wait("host.ready", function(e) return e.pid ~= old end).pid
+    if sent_s * 1000 + sent_us / 1000 < exiting.ts then
+      is_gone(serving)
+    elseif uv.fs_stat("/proc/" .. serving) then -- too late, or just in time
+      pcall(uv.kill, serving, "sigterm")
+      is_gone(serving)
+    end
+  end
+end)
+
 t.test("GWHOST_NO_RESPAWN and a policy's reexec: no other process, or the same pid", function()
   local host = t.start({ policy = policy("respawn"), env = { "GWHOST_NO_RESPAWN=yes" } })
   t.eq(host:restarted({}).outcome, "restarted")
