@@ -224,7 +224,7 @@ end)
 
 -- ---- standing still ----
 
-local function stand_still(host, pid, ms)
+local function stand_still(pid, ms)
   assert(uv.kill(pid, "sigstop"))
   t.pause(ms)
   assert(uv.kill(pid, "sigcont"))
@@ -236,7 +236,7 @@ t.test("work that ended while the host stood still has ended, whatever its drain
   host:until_status(id, "running")
   host:signal("sigusr1")
   host:wait("drain.started")
-  stand_still(host, host.pid, 1500)
+  stand_still(host.pid, 1500)
   t.eq(host:wait("host.ready").generation, 2)
   t.eq(host:get("/v1/tasks/" .. id).json.status, "succeeded")
   host:stop()
@@ -248,7 +248,7 @@ t.test("a successor that was ready in time is, also for a host that stood still"
   local pid = host.pid
   host:control({ op = "restart" })
   host:wait("respawn.spawned")
-  stand_still(host, pid, 2500)
+  stand_still(pid, 2500)
   local ready = host:wait("host.ready")
   t.ok(ready.pid ~= pid, "it went on in the old process: " .. host:log_tail())
   no_bundles(host)

@@ -1,6 +1,5 @@
 -- SIGUSR2 and SIGQUIT, and what is a crash for the next start.
 local t = require("support.harness")
-local uv = require("luv")
 
 local NAP = 'return { authorize_sigusr1 = function(ctx) return ctx.update, "updates only" end, drain_budget = function() return 0 end%s }'
 

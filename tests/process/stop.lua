@@ -112,7 +112,8 @@ t.test("an application whose close spins in Lua is forced out after 25 s, with a
   local stopping = t.start({ app = SPIN })
   local in_text = t.start({ app = SPIN, args = { "--log-format", "text" }, ready = false })
   t.until_true("a start", function() return table.concat(in_text.lines, "\n"):find("host.ready", 1, true) end)
-  -- A new main chunk that hangs where no limit of Lua reaches is forced out too; a start that only takes its time after a forced restart is not.
+  -- A new main chunk that hangs where no limit of Lua reaches is forced out too; a start that only takes its time after
+  -- a forced restart is not.
   local quick = 'local g = require "gwhost" return { start = function(ctx) %s return { close = function() end } end }'
   local preparing = t.start({ app = quick:format("") })
   t.write(preparing.app_file, [[local n = 40 return (("a"):rep(n)):find(("a?"):rep(n) .. ("a"):rep(n))]])
