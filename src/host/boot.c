@@ -3,6 +3,7 @@
 
 #include "app/stand.h"
 #include "loop/child.h"
+#include "loop/leftovers.h"
 #include "loop/reaper.h"
 #include "os/holder.h"
 #include "os/intent.h"
@@ -153,9 +154,8 @@ void gw_boot_open(struct gw_host *h)
         fail_config(h, &err);
         return;
     }
-    // An image in the same pid is the parent of what the image before has started, too.
-    if (gw_reaper_needed() || h->standby.memory_fd >= 0)
-        h->reaper = gw_reaper_open(&h->loop, is_waited_for, h);
+    gw_leftovers_adopt();
+    h->reaper = gw_reaper_open(&h->loop, is_waited_for, h);
     gw_log(GW_INFO, "host.starting",
            json_pack("{ssss}", "version", h->options.version, "state_dir", h->options.state_dir),
            "gwhost %s starts", h->options.version);

@@ -20,6 +20,12 @@ bool gw_proc_read(pid_t pid, struct gw_proc_facts *ret);
  * cannot be told: a parent has gone meanwhile, or it had gone before and init has taken the child. */
 int gw_proc_descends(const struct gw_proc_facts *facts, pid_t ancestor);
 
+/* Our children, at most max of them; returns how many. */
+size_t gw_proc_children(pid_t *ret_pids, size_t max);
+
+/* Whether it was started with name=value in its environment: 1 or 0; -1: it is about to end, or must not be asked. */
+int gw_proc_has_mark(pid_t pid, const char *name, const char *value);
+
 /* Kills every process that was started with name in its environment, as one of these values, but not us, and waits
  * until they are dead, at most max_ms for all. Adds to ret_ended how many there were, value by value. One walk through
  * /proc, however many values there are. */
