@@ -257,7 +257,7 @@ static void with_store(struct gw_host *h, const struct gw_err *unopened)
         give_up(h, &err, exit_code_of(err.code));
         return;
     }
-    gw_host_watch(h);
+    gw_watch_open(h);
     gw_effects_run(h, GW_FX_START);
 }
 
@@ -494,8 +494,7 @@ void gw_boot_close(struct gw_host *h)
         h->sockets[i].kept = true; // its file is not ours to remove
     (void)gw_listen_close(h->sockets, h->socket_count, true);
     free(h->sockets);
-    if (h->watching)
-        uv_close((uv_handle_t *)&h->watch, NULL);
+    gw_watch_close(h);
     h->policy = gw_policy_free(h->policy);
     for (int i = 0; i < POLICIES_KEPT; i++)
         h->older[i] = gw_policy_free(h->older[i]);

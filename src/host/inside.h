@@ -171,9 +171,8 @@ struct gw_host {
     struct gw_limit work_limit, start_limit, close_limit;
     uv_timer_t lock_timer;
     uint64_t lock_since_ms;
-    uv_fs_event_t watch;
+    struct watch *watch;     /* owned; NULL: no --watch */
     uv_timer_t watch_timer;
-    bool watching;
 
     struct gw_reaper *reaper; /* owned; NULL: orphans go elsewhere */
     struct succession succession;
@@ -283,7 +282,10 @@ int gw_host_first_policy(struct gw_host *h, struct gw_err *err);
 int gw_host_reload_policy(struct gw_host *h, const char *because, struct gw_err *err);
 /* The version before; -ENOENT when there is none. */
 int gw_host_policy_back(struct gw_host *h, struct gw_err *err);
-void gw_host_watch(struct gw_host *h);
+
+/* watch.c: --watch */
+void gw_watch_open(struct gw_host *h); /* nothing without the option */
+void gw_watch_close(struct gw_host *h);
 
 /* outlet.c */
 void gw_outlet_open(struct gw_host *h);
