@@ -186,18 +186,6 @@ static void give_up(struct gw_host *h, const struct gw_err *err, int exit_code)
     gw_host_post(h, GW_EV_START_FAILED);
 }
 
-/* --token-file, else $GWHOST_TOKEN (which no child shall see), else STATE/token, made when there is none. */
-static int load_token(struct gw_host *h, struct gw_err *err)
-{
-    const char *given = getenv("GWHOST_TOKEN");
-    if (h->options.token_file == NULL && given != NULL && *given != '\0')
-        h->token = gw_strdup(given);
-    (void)unsetenv("GWHOST_TOKEN");
-    if (h->token != NULL)
-        return 0;
-    return gw_token_load(h->dir_fd, h->options.state_dir, h->options.token_file, &h->token, err);
-}
-
 void gw_boot_describe_lock(struct gw_host *h)
 {
     char *info = lock_info(h);
@@ -265,7 +253,7 @@ static void with_lock(struct gw_host *h)
 {
     struct gw_err err = {0};
     forget_old_intent(h);
-    if (gw_boot_serve(h, &err) < 0 || load_token(h, &err) < 0) {
+    if (gw_boot_serve(h, &err) < 0 || gw_token_open(h, &err) < 0) {
         give_up(h, &err, exit_code_of(err.code));
         return;
     }

@@ -132,6 +132,7 @@ struct gw_host {
     int dir_fd;
     struct gw_lock *lock;
     char *token;
+    bool token_given;        /* in the environment, so that there is nothing to read again */
     struct supervision supervision;
     struct gw_listen_socket *sockets;
     size_t socket_count;
@@ -382,7 +383,11 @@ void gw_room_accepting(void *host, bool paused, int code); /* for gw_routes */
 
 /* routes.c */
 extern const struct gw_net_ops gw_routes;
-void gw_routes_token(struct gw_host *h);
+
+/* token.c */
+int gw_token_open(struct gw_host *h, struct gw_err *err);
+char *gw_token_path(const struct gw_host *h); /* the file that it is read from, the caller's; NULL: none */
+void gw_token_renew(struct gw_host *h); /* reads it again; what cannot be used changes nothing but the log */
 
 /* workload.c: work/ on this loop */
 extern const struct gw_work_ops gw_workload;

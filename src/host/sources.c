@@ -76,6 +76,7 @@ int gw_host_reload_policy(struct gw_host *h, const char *because, struct gw_err 
 {
     struct gw_policy *fresh = NULL;
     struct gw_err own = {0};
+    gw_token_renew(h); // whatever becomes of the policy
     bool by_hand = h->state == GW_RUNNING || h->state == GW_PREPARING || h->state == GW_DRAINING;
     if (h->safe_mode && by_hand && gw_policy_sources(h->policy) == NULL) { // else a restart has brought the file's back
         gw_err_set(err, -EPERM, "safe mode: the built-in policy stays in force until 'gwhost restart' leaves it");

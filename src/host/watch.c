@@ -1,4 +1,4 @@
-/* watch.c - --watch: the policy in force is the one on disk, however that has changed.
+/* watch.c - --watch: the policy in force is the one on disk, however that has changed; so is the token.
  *
  * What is compared is what a load would read: every file of the policy, by its own path through whatever links and
  * folders lead to it, and every file that was looked for and is not there. A few stat(2) twice a second see an edit in
@@ -34,10 +34,14 @@ static void add_file(struct gw_buf *b, const char *path)
                     (intmax_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec, (intmax_t)st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
 }
 
-/* Of all that s has read and missed, as it is on disk now. */
-static void sign_of(const struct gw_sources *s, char ret_hex[65])
+/* Of the token's file and of all that s has read and missed, as it is on disk now. */
+static void sign_of(const struct gw_host *h, const struct gw_sources *s, char ret_hex[65])
 {
     struct gw_buf all = {0};
+    char *token = gw_token_path(h);
+    if (token != NULL)
+        add_file(&all, token);
+    free(token);
     for (size_t i = 0; s != NULL && i < gw_sources_count(s); i++)
         add_file(&all, gw_sources_path(s, i));
     for (size_t i = 0; s != NULL && i < gw_sources_missing_count(s); i++)
@@ -74,6 +78,7 @@ static void load(struct gw_host *h)
     struct gw_policy *policy = NULL;
     struct gw_err err = {0};
     bool first = w->seen == NULL;
+    gw_token_renew(h);
     int rc = gw_policy_load_from(fresh, h->options.policy, h->options.lua_dir, &policy, &err);
     // What has come to be read now may have changed since it was looked at; trouble of the system passes without a sign.
     w->known = same_files(w->seen, fresh) && (rc == 0 || rc == -EINVAL || rc == -ENOENT);
@@ -104,7 +109,7 @@ static void on_look(uv_timer_t *timer)
     struct watch *w = h->watch;
     char now[65];
     bool stands = true;
-    sign_of(w->seen, now);
+    sign_of(h, w->seen, now);
     if (!w->known || strcmp(now, w->sign) != 0) {
         stands = strcmp(now, w->next) == 0;
         memcpy(w->next, now, sizeof now);
