@@ -30,6 +30,13 @@ void gw_leftovers_adopt(void)
     (void)prctl(PR_SET_CHILD_SUBREAPER, 1);
 }
 
+/* Its end waits to be taken by whoever that is for; what it had started is ours by then. */
+static bool is_dead(pid_t pid)
+{
+    siginfo_t si = {0};
+    return waitid(P_PID, (id_t)pid, &si, WEXITED | WNOHANG | WNOWAIT) == 0 && si.si_pid != 0;
+}
+
 /* Signals what carries the mark. Returns how many do; *ret_unsure: one is just ending, whose children are not ours yet. */
 static unsigned look(const struct hunt *hunt, bool *ret_unsure)
 {
@@ -43,7 +50,7 @@ static unsigned look(const struct hunt *hunt, bool *ret_unsure)
         // It is our child and nobody else reaps it, so the number is still its own.
         int has = gw_proc_has_mark(pids[i], GW_TASK_MARK, hunt->mark);
         if (has < 0) {
-            *ret_unsure = true;
+            *ret_unsure = *ret_unsure || !is_dead(pids[i]);
         } else if (has > 0) {
             (void)kill(pids[i], sig);
             found++;
