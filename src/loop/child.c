@@ -3,6 +3,7 @@
 #include "base/err.h"
 #include "base/time.h"
 #include "loop/leftovers.h"
+#include "os/proc.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -220,7 +221,7 @@ _Noreturn static void become(const struct gw_child_spec *spec, char *const *env,
     if (ok) {
         (void)close_range(3, (unsigned)report - 1, 0);
         (void)close_range((unsigned)report + 1, ~0u, 0);
-        (void)execvpe(spec->argv[0], (char *const *)spec->argv, env);
+        gw_proc_exec(execvpe, spec->argv[0], (char *const *)spec->argv, env);
     }
     int code = errno;
     (void)!write(report, &code, sizeof code);

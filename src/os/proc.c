@@ -4,6 +4,7 @@
 #include "base/time.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -11,6 +12,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 bool gw_proc_read(pid_t pid, struct gw_proc_facts *ret)
@@ -155,6 +157,19 @@ void gw_proc_end_marked(const char *name, const char *const *values, size_t n, u
     }
     if (proc != NULL)
         (void)closedir(proc);
+}
+
+void gw_proc_exec(int (*exec)(const char *file, char *const *argv, char *const *env), const char *file,
+                  char *const *argv, char *const *env)
+{
+    static const struct timespec pause = {.tv_nsec = 5000000};
+    for (int tries = 0; tries < 20; tries++) {
+        (void)exec(file, argv, env);
+        if (errno != ETXTBSY)
+            return;
+        (void)nanosleep(&pause, NULL);
+    }
+    errno = ETXTBSY;
 }
 
 void gw_proc_fill_stdio(void)

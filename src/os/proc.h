@@ -31,6 +31,12 @@ int gw_proc_has_mark(pid_t pid, const char *name, const char *value);
  * /proc, however many values there are. */
 void gw_proc_end_marked(const char *name, const char *const *values, size_t n, unsigned max_ms, unsigned *ret_ended);
 
+/* Calls exec, which is execve(2) or execvpe(3), and for a tenth of a second calls it again while the file is open for
+ * writing somewhere: whoever has just put it there closes it in a moment, and any fork of his prolongs that. Returns only
+ * if it failed, with errno. */
+void gw_proc_exec(int (*exec)(const char *file, char *const *argv, char *const *env), const char *file,
+                  char *const *argv, char *const *env);
+
 /* Opens /dev/null as whichever of 0, 1 and 2 is closed: what is opened next would get these numbers, and whoever
  * prints would write into it. The first thing that a process does. */
 void gw_proc_fill_stdio(void);
