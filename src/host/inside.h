@@ -132,7 +132,6 @@ struct gw_host {
     int dir_fd;
     struct gw_lock *lock;
     char *token;
-    bool token_given;        /* in the environment, so that there is nothing to read again */
     struct supervision supervision;
     struct gw_listen_socket *sockets;
     size_t socket_count;
@@ -146,6 +145,7 @@ struct gw_host {
     struct gw_policy *older[POLICIES_KEPT]; /* versions before, the last one first; NULL: none */
     struct gw_app *app;      /* the one that serves, starts or closes */
     bool public_http;        /* the one that served last needed no token */
+    bool token_given;        /* in the environment, so that there is nothing to read again */
     struct gw_app *next_app; /* opened, its start comes at the switch */
     struct gw_app *old_app;  /* released; its memory goes once the next one serves */
     struct gw_sources *sources, *next_sources, *good_sources;

@@ -226,12 +226,10 @@ static int open_each(struct addrinfo *list, const char *word, struct gw_listen_s
             rc = 0;
             continue;
         }
-        struct sockaddr_storage bound = {0};
-        socklen_t len = sizeof bound;
-        if (rc == 0 && port == 0 && getsockname(s.fd, (struct sockaddr *)&bound, &len) == 0)
-            port = *port_of((struct sockaddr *)&bound);
         if (rc == 0)
             rc = describe(&s, err);
+        if (rc == 0 && port == 0)
+            port = htons((in_port_t)strtoul(strrchr(s.address, ':') + 1, NULL, 10));
         if (rc == 0)
             append(io_sockets, io_count, &s);
         else
