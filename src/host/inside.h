@@ -138,7 +138,8 @@ struct gw_host {
     char *unwanted;          /* owned; an address that was passed and that no --listen asks for; NULL: none */
 
     struct gw_sentry *sentry;
-    uv_poll_t log_poll;
+    uv_timer_t log_timer; /* runs while lines of the log wait */
+    uint64_t log_wait_ms;
     struct gw_net *net;
     struct gw_work *work;
     struct gw_policy *policy;

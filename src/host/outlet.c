@@ -1,31 +1,30 @@
-/* outlet.c - goes on with the log when its reader has room again. */
+/* outlet.c - goes on with the log when its reader has room again.
+ *
+ * By a clock and not by watching: what standard error leads to may be shared, and watching would make it one that does
+ * not wait for all who share it. It runs only while lines wait. */
 #include "host/inside.h"
 
-#include <sys/epoll.h>
-#include <unistd.h>
+enum { FIRST_MS = 5, LAST_MS = 1000 };
 
-static void on_room(uv_poll_t *poll, int status, int events)
+static void on_look(uv_timer_t *timer)
 {
-    if (status < 0 || gw_log_flush())
-        (void)uv_poll_stop(poll);
+    struct gw_host *h = timer->data;
+    if (gw_log_flush())
+        return;
+    h->log_wait_ms = h->log_wait_ms * 2 < LAST_MS ? h->log_wait_ms * 2 : LAST_MS;
+    (void)uv_timer_start(timer, on_look, h->log_wait_ms, 0);
 }
 
 static void on_stall(void *host)
 {
     struct gw_host *h = host;
-    (void)uv_poll_start(&h->log_poll, UV_READABLE, on_room);
+    h->log_wait_ms = FIRST_MS;
+    (void)uv_timer_start(&h->log_timer, on_look, h->log_wait_ms, 0);
 }
 
 void gw_outlet_open(struct gw_host *h)
 {
-    // libuv makes what it watches one that does not wait, and the log may be shared with others who do: it watches a set
-    // of our own, with the log in it. What cannot be in one, a file, always has room.
-    struct epoll_event room = {.events = EPOLLOUT};
-    int set = epoll_create1(EPOLL_CLOEXEC);
-    if (set < 0)
-        return;
-    if (epoll_ctl(set, EPOLL_CTL_ADD, gw_log_fd(), &room) == 0 && uv_poll_init(&h->loop, &h->log_poll, set) == 0)
-        gw_log_on_stall(on_stall, h);
-    else
-        (void)close(set);
+    (void)uv_timer_init(&h->loop, &h->log_timer);
+    h->log_timer.data = h;
+    gw_log_on_stall(on_stall, h);
 }
