@@ -78,7 +78,8 @@ static void load(struct gw_host *h)
     struct gw_policy *policy = NULL;
     struct gw_err err = {0};
     bool first = w->seen == NULL;
-    gw_token_renew(h);
+    if (!first && strcmp(w->sign, w->next) != 0) // once for each change: what cannot be used is said
+        gw_token_renew(h);
     int rc = gw_policy_load_from(fresh, h->options.policy, h->options.lua_dir, &policy, &err);
     // What has come to be read now may have changed since it was looked at; trouble of the system passes without a sign.
     w->known = same_files(w->seen, fresh) && (rc == 0 || rc == -EINVAL || rc == -ENOENT);
