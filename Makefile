@@ -27,11 +27,12 @@ $(SANITIZED)/build.ninja: | deps
 
 test: build $(SANITIZED)/build.ninja
 	ninja -C $(SANITIZED) --quiet
-	GWHOST_RELEASE=$(CURDIR)/$(BUILD)/gwhost ctest --test-dir $(SANITIZED) --output-on-failure -j $(JOBS)
+	GWHOST_RELEASE="$(CURDIR)/$(BUILD)/gwhost" ctest --test-dir $(SANITIZED) --output-on-failure -j $(JOBS); \
+	  code=$$?; tests/support/summary $(SANITIZED)/Testing/Temporary/LastTest.log; exit $$code
 
 lint: deps
 	luacheck -q lua policies tests
-	ninja -C $(SANITIZED) --quiet && run-clang-tidy -quiet -p $(SANITIZED) '$(CURDIR)/src/.*'
+	ninja -C $(SANITIZED) --quiet && run-clang-tidy -quiet -p $(SANITIZED) '^$(CURDIR)/src/.*'
 
 bench: build
 	@tests/support/deps bench

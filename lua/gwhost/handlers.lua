@@ -48,13 +48,8 @@ function handlers.exec(work)
   if not argv or #argv == 0 then
     error("input.argv is not a list of at least one string", 0)
   end
-  local env = {}
-  for name, value in pairs(field(work, "env", "table") or {}) do
-    env[name] = value
-  end
-  env.GWHOST_TASK_ID = work.id
   local child, message = gwhost.spawn({
-    argv = argv, cwd = field(work, "cwd", "string"), env = env, stdin = field(work, "stdin", "string"),
+    argv = argv, cwd = field(work, "cwd", "string"), env = field(work, "env", "table"), stdin = field(work, "stdin", "string"),
   })
   if not child then
     error(message, 0)

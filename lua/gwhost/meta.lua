@@ -171,7 +171,8 @@ function gwhost.restart(ask) end
 ---@return table? the object of GET /v1/restarts/ID
 function gwhost.restart_outcome(id) end
 
---- Starts a command in its own process group. It dies with the host. nil and why when it cannot be run.
+--- Starts a command in its own process group. It dies with the host, and what a task or run has started ends with it:
+--- the commands, and what these have started, wherever it has gone. nil and why when it cannot be run.
 ---@param spec {argv: string[], cwd: string?, env: table<string, string>?, stdin: string?, keep_bytes: integer?}
 ---@return gwhost.Child? child, string? reason
 function gwhost.spawn(spec) end

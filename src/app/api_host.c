@@ -6,6 +6,7 @@
 #include "base/sha.h"
 #include "base/time.h"
 #include "loop/child.h"
+#include "loop/leftovers.h"
 #include "script/sources.h"
 #include "script/value.h"
 
@@ -16,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEPT_BYTES = 65536, OUTPUT_BYTES = 24576, ARGS_MAX = 256 };
+enum { KEPT_BYTES = 65536, OUTPUT_BYTES = 24576, ARGS_MAX = 256, STOP_MS = 5000, LEFT_MS = 1000 };
 
 // ---- sleep ----
 
@@ -368,7 +369,7 @@ static int child_wait(lua_State *L)
 static int child_stop(lua_State *L)
 {
     struct child *c = check_child(L);
-    lua_Integer grace = luaL_optinteger(L, 2, 5000);
+    lua_Integer grace = luaL_optinteger(L, 2, STOP_MS);
     luaL_argcheck(L, grace >= 0 && grace <= 600000, 2, "milliseconds, 0 to 600000");
     if (c->process != NULL)
         gw_child_end(c->process, (unsigned)grace);
@@ -439,11 +440,11 @@ static int api_spawn(lua_State *L)
     struct child *c = gw_object_new(L, "gwhost.Child", sizeof *c);
     c->app = app;
     struct gw_err err = {0};
+    spec.mark = gw_app_work_spawns(app, L);
+    (void)snprintf(c->owner, sizeof c->owner, "%s", spec.mark != NULL ? spec.mark : "");
     if (gw_child_spawn(app->env.loop, &spec, child_ended, c, &c->process, &err) < 0)
         return push_failure(L, &err);
     c->pid = gw_child_pid(c->process);
-    const char *owner = gw_app_work_current(app, L);
-    (void)snprintf(c->owner, sizeof c->owner, "%s", owner != NULL ? owner : "");
     lua_pushvalue(L, -1);
     c->ref = luaL_ref(L, LUA_REGISTRYINDEX);
     gw_link_add(&app->children, &c->link);
@@ -462,6 +463,22 @@ const char *gw_app_host_owner_of(const struct gw_app *base, int pid)
     return NULL;
 }
 
+void gw_app_host_over(struct gw_lua_app *app, const char *id)
+{
+    unsigned left = 0;
+    for (struct gw_link *l = app->children.next; l != &app->children; l = l->next) {
+        struct child *c = (struct child *)l;
+        if (strcmp(c->owner, id) != 0 || c->process == NULL)
+            continue;
+        gw_child_end(c->process, STOP_MS);
+        left++;
+    }
+    left += gw_leftovers_end(app->env.loop, id, left > 0 ? STOP_MS : LEFT_MS);
+    if (left > 0)
+        gw_log(GW_INFO, "task.leftovers", json_pack("{sssi}", "task_id", id, "processes", (int)left),
+               "%s is over; %u processes that it has left behind are ended", id, left);
+}
+
 void gw_app_host_release(struct gw_lua_app *app)
 {
     while (!gw_link_empty(&app->children)) {
@@ -471,6 +488,7 @@ void gw_app_host_release(struct gw_lua_app *app)
         c->process = NULL;
     }
     app->child_count = 0;
+    gw_child_settle();
 }
 
 void gw_api_host(lua_State *L)

@@ -16,7 +16,7 @@ struct execution {
     struct gw_lua_app *app;
     struct gw_coro *coro; /* NULL once it has ended */
     char id[40];
-    bool is_exec;
+    bool is_exec, spawned; /* spawned: it has started a command */
 };
 
 /* A run; the userdata holds one. */
@@ -25,6 +25,7 @@ struct run {
     struct gw_lua_app *app;
     struct gw_run *run;    /* NULL once it has ended */
     struct gw_coro *owner; /* the coroutine that began it: the run is in its list; NULL: in the application's */
+    bool spawned;
     int ref;               /* of the object while the run lasts */
 };
 
@@ -272,6 +273,8 @@ static void executed(struct gw_coro *coro, int nresults, const struct gw_err *er
     (void)gw_task_finish(app->env.work, x->id, app->generation, err != NULL ? GW_TASK_FAILED : GW_TASK_SUCCEEDED,
                          e.result, err != NULL ? err->text : NULL);
     json_decref(e.result);
+    if (x->spawned)
+        gw_app_host_over(app, x->id);
     gw_link_remove(&x->link);
     app->execution_count--;
     note_exec(app);
@@ -386,6 +389,17 @@ const char *gw_app_work_current(struct gw_lua_app *app, lua_State *L)
     return gw_link_empty(&coro->runs) ? NULL : gw_run_id(((struct run *)coro->runs.next)->run);
 }
 
+const char *gw_app_work_spawns(struct gw_lua_app *app, lua_State *L)
+{
+    const char *id = gw_app_work_current(app, L);
+    struct gw_coro *coro = id != NULL ? gw_coro_of(L) : NULL;
+    if (coro != NULL && coro->done == executed)
+        ((struct execution *)coro->ud)->spawned = true;
+    else if (coro != NULL)
+        ((struct run *)coro->runs.next)->spawned = true;
+    return id;
+}
+
 void gw_app_work_abort_task(struct gw_app *base, const char *id, enum gw_abort why)
 {
     struct gw_lua_app *app = (struct gw_lua_app *)base;
@@ -410,6 +424,8 @@ static void run_over(struct run *r)
     if (r->run == NULL)
         return;
     lua_State *L = r->app->L;
+    if (r->spawned)
+        gw_app_host_over(r->app, gw_run_id(r->run));
     gw_run_end(r->app->env.work, r->run);
     r->run = NULL;
     gw_link_remove(&r->link);

@@ -101,6 +101,10 @@ void gw_lua_app_error(struct gw_lua_app *app, const char *what, const struct gw_
 
 /* The id of the task or run in whose coroutine L is; NULL when it is in none. */
 const char *gw_app_work_current(struct gw_lua_app *app, lua_State *L);
+/* The same, and remembers that it has started a command. */
+const char *gw_app_work_spawns(struct gw_lua_app *app, lua_State *L);
+/* The task or run is over: what it has started ends, too. */
+void gw_app_host_over(struct gw_lua_app *app, const char *id);
 const char *gw_app_host_owner_of(const struct gw_app *app, int pid);
 
 /* object.c: userdata with methods and with fields that scripts may set. */

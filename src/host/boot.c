@@ -3,6 +3,7 @@
 
 #include "app/stand.h"
 #include "loop/child.h"
+#include "loop/leftovers.h"
 #include "loop/reaper.h"
 #include "os/holder.h"
 #include "os/intent.h"
@@ -149,9 +150,8 @@ void gw_boot_open(struct gw_host *h)
         fail_config(h, &err);
         return;
     }
-    // An image in the same pid is the parent of what the image before has started, too.
-    if (gw_reaper_needed() || h->standby.memory_fd >= 0)
-        h->reaper = gw_reaper_open(&h->loop, is_waited_for, h);
+    gw_leftovers_adopt();
+    h->reaper = gw_reaper_open(&h->loop, is_waited_for, h);
     gw_log(GW_INFO, "host.starting",
            json_pack("{ssss}", "version", h->options.version, "state_dir", h->options.state_dir),
            "gwhost %s starts", h->options.version);
@@ -180,18 +180,6 @@ static void give_up(struct gw_host *h, const struct gw_err *err, int exit_code)
     h->start_err = *err;
     h->exit_code = exit_code;
     gw_host_post(h, GW_EV_START_FAILED);
-}
-
-/* --token-file, else $GWHOST_TOKEN (which no child shall see), else STATE/token, made when there is none. */
-static int load_token(struct gw_host *h, struct gw_err *err)
-{
-    const char *given = getenv("GWHOST_TOKEN");
-    if (h->options.token_file == NULL && given != NULL && *given != '\0')
-        h->token = gw_strdup(given);
-    (void)unsetenv("GWHOST_TOKEN");
-    if (h->token != NULL)
-        return 0;
-    return gw_token_load(h->dir_fd, h->options.state_dir, h->options.token_file, &h->token, err);
 }
 
 void gw_boot_describe_lock(struct gw_host *h)
@@ -253,7 +241,7 @@ static void with_store(struct gw_host *h, const struct gw_err *unopened)
         give_up(h, &err, exit_code_of(err.code));
         return;
     }
-    gw_host_watch(h);
+    gw_watch_open(h);
     gw_effects_run(h, GW_FX_START);
 }
 
@@ -261,7 +249,7 @@ static void with_lock(struct gw_host *h)
 {
     struct gw_err err = {0};
     forget_old_intent(h);
-    if (gw_boot_serve(h, &err) < 0 || load_token(h, &err) < 0) {
+    if (gw_boot_serve(h, &err) < 0 || gw_token_open(h, &err) < 0) {
         give_up(h, &err, exit_code_of(err.code));
         return;
     }
@@ -490,8 +478,7 @@ void gw_boot_close(struct gw_host *h)
         h->sockets[i].kept = true; // its file is not ours to remove
     (void)gw_listen_close(h->sockets, h->socket_count, true);
     free(h->sockets);
-    if (h->watching)
-        uv_close((uv_handle_t *)&h->watch, NULL);
+    gw_watch_close(h);
     h->policy = gw_policy_free(h->policy);
     for (int i = 0; i < POLICIES_KEPT; i++)
         h->older[i] = gw_policy_free(h->older[i]);

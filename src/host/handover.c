@@ -60,6 +60,7 @@ json_t *gw_handover_hello(struct gw_host *h, const char *boot_id, const char *pr
     gw_json_set(o, "listeners", listeners);
     gw_json_set(o, "supervisor", supervisor_json(&h->supervision.by));
     gw_json_set(o, "token", json_string(h->token));
+    gw_json_set(o, "token_given", json_boolean(h->token_given));
     gw_json_set(o, "program", gw_json_string(program));
     gw_json_set(o, "update", json_boolean(h->succession.update));
     add_sources(o, "policy_bytes", gw_policy_sources(h->policy), blob);
@@ -204,6 +205,7 @@ int gw_handover_take_hello(struct gw_host *h, struct gw_letter *letter, struct g
     (void)snprintf(s->version, sizeof s->version, "%s", before != NULL ? before : "");
     (void)snprintf(s->predecessor, sizeof s->predecessor, "%s", predecessor != NULL ? predecessor : "");
     h->token = gw_strdup(token);
+    h->token_given = !json_is_false(json_object_get(hello, "token_given")); // one that does not say does not renew it
     s->program = gw_strdup(program);
     if (s->program != NULL)
         h->options.program = s->program;

@@ -156,6 +156,7 @@ struct gw_host {
     struct gw_policy *older[POLICIES_KEPT]; /* versions before, the last one first; NULL: none */
     struct gw_app *app;      /* the one that serves, starts or closes */
     bool public_http;        /* the one that served last needed no token */
+    bool token_given;        /* in the environment, so that there is nothing to read again */
     struct gw_app *next_app; /* opened, its start comes at the switch */
     struct gw_app *old_app;  /* released; its memory goes once the next one serves */
     struct gw_sources *sources, *next_sources, *good_sources;
@@ -183,9 +184,8 @@ struct gw_host {
     struct gw_limit work_limit, start_limit, close_limit;
     uv_timer_t lock_timer;
     uint64_t lock_since_ms;
-    uv_fs_event_t watch;
+    struct watch *watch;     /* owned; NULL: no --watch */
     uv_timer_t watch_timer;
-    bool watching;
 
     struct gw_reaper *reaper; /* owned; NULL: orphans go elsewhere */
     struct succession succession;
@@ -297,7 +297,10 @@ int gw_host_first_policy(struct gw_host *h, struct gw_err *err);
 int gw_host_reload_policy(struct gw_host *h, const char *because, struct gw_err *err);
 /* The version before; -ENOENT when there is none. */
 int gw_host_policy_back(struct gw_host *h, struct gw_err *err);
-void gw_host_watch(struct gw_host *h);
+
+/* watch.c: --watch */
+void gw_watch_open(struct gw_host *h); /* nothing without the option */
+void gw_watch_close(struct gw_host *h);
 
 /* still.c */
 void gw_still_open(struct gw_host *h);
@@ -397,7 +400,11 @@ void gw_room_accepting(void *host, bool paused, int code); /* for gw_routes */
 
 /* routes.c */
 extern const struct gw_net_ops gw_routes;
-void gw_routes_token(struct gw_host *h);
+
+/* token.c */
+int gw_token_open(struct gw_host *h, struct gw_err *err);
+char *gw_token_path(const struct gw_host *h); /* the file that it is read from, the caller's; NULL: none */
+void gw_token_renew(struct gw_host *h); /* reads it again; what cannot be used changes nothing but the log */
 
 /* workload.c: work/ on this loop */
 extern const struct gw_work_ops gw_workload;

@@ -124,7 +124,7 @@ static int become(int fd, const char *path, char *const *argv, int memory)
 {
     char **env = with_variable("GWHOST_HANDOVER", memory);
     if (path != NULL)
-        (void)execve(path, argv, env);
+        gw_proc_exec(execve, path, argv, env);
     else
         (void)execveat(fd, "", argv, env, AT_EMPTY_PATH);
     int code = -errno;

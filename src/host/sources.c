@@ -2,11 +2,10 @@
 #include "host/inside.h"
 
 #include <errno.h>
-#include <libgen.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { WATCH_SETTLE_MS = 100, CHUNK_MS = 2000 };
+enum { CHUNK_MS = 2000 };
 
 int gw_host_prepare_app(struct gw_host *h, struct gw_err *err)
 {
@@ -77,6 +76,7 @@ int gw_host_reload_policy(struct gw_host *h, const char *because, struct gw_err 
 {
     struct gw_policy *fresh = NULL;
     struct gw_err own = {0};
+    gw_token_renew(h); // whatever becomes of the policy
     bool by_hand = h->state == GW_RUNNING || h->state == GW_PREPARING || h->state == GW_DRAINING;
     if (h->safe_mode && by_hand && gw_policy_sources(h->policy) == NULL) { // else a restart has brought the file's back
         gw_err_set(err, -EPERM, "safe mode: the built-in policy stays in force until 'gwhost restart' leaves it");
@@ -120,46 +120,4 @@ int gw_host_policy_back(struct gw_host *h, struct gw_err *err)
     h->older[POLICIES_KEPT - 1] = NULL;
     say_loaded(h, "back", false);
     return 0;
-}
-
-// ---- --watch ----
-
-static void on_settled(uv_timer_t *timer)
-{
-    struct gw_host *h = timer->data;
-    struct gw_sources *probe = gw_sources_new();
-    const char *text;
-    size_t n;
-    // A save is several events, and may be half of one: a file that is not there right now comes back.
-    if (gw_sources_read(probe, h->options.policy, &text, &n, NULL) == 0) {
-        (void)gw_host_reload_policy(h, "watch", NULL);
-        gw_drain_rebudget(h);
-    }
-    (void)gw_sources_unref(probe);
-}
-
-static void on_change(uv_fs_event_t *watch, const char *file, int events, int status)
-{
-    struct gw_host *h = watch->data;
-    char *copy = gw_strdup(h->options.policy);
-    if (file == NULL || strcmp(file, basename(copy)) == 0)
-        (void)uv_timer_start(&h->watch_timer, on_settled, WATCH_SETTLE_MS, 0);
-    free(copy);
-}
-
-void gw_host_watch(struct gw_host *h)
-{
-    if (!h->options.watch)
-        return;
-    // The folder, not the file: editors save by rename, and a watched file is then another one.
-    char *copy = gw_strdup(h->options.policy);
-    int rc = uv_fs_event_init(&h->loop, &h->watch);
-    h->watch.data = h;
-    h->watching = rc == 0;
-    if (rc == 0)
-        rc = uv_fs_event_start(&h->watch, on_change, dirname(copy), 0);
-    free(copy);
-    if (rc < 0)
-        gw_log(GW_WARN, "policy.unwatched", json_pack("{ss}", "error", gw_strerror(rc)),
-               "the policy's folder cannot be watched; send SIGHUP after an edit");
 }

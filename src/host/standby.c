@@ -375,7 +375,7 @@ void gw_standby_arrive(struct gw_host *h)
         gw_safe_mode_begin(h, s->predecessor);
         gw_history_load(h);
     }
-    gw_host_watch(h);
+    gw_watch_open(h);
     if (gw_control_open(h, s->control_fd, &err) < 0)
         gw_log(GW_ERROR, "control.failed", json_pack("{so}", "error", gw_json_string(err.text)),
                "the control socket cannot be served: %s; signals and HTTP work", err.text);

@@ -1,6 +1,7 @@
 /* workload.c - work/ on this loop: its descriptor, its one timer, and its callbacks to the application. */
 #include "host/inside.h"
 
+#include "loop/leftovers.h"
 #include "os/proc.h"
 
 #include <errno.h>
@@ -73,11 +74,10 @@ static void end_leftovers(const struct gw_task *swept, size_t n)
     const char **ids = gw_calloc(n + 1, sizeof *ids);
     unsigned *ended = gw_calloc(n + 1, sizeof *ended);
     size_t count = 0;
-    for (size_t i = 0; i < n; i++) // only commands carry their task's id
-        if (strcmp(swept[i].handler, "exec") == 0)
-            ids[count++] = swept[i].id;
+    for (size_t i = 0; i < n; i++)
+        ids[count++] = swept[i].id;
     if (count > 0)
-        gw_proc_end_marked("GWHOST_TASK_ID", ids, count, LEFTOVER_MS, ended);
+        gw_proc_end_marked(GW_TASK_MARK, ids, count, LEFTOVER_MS, ended);
     for (size_t i = 0; i < count; i++)
         if (ended[i] > 0)
             gw_log(GW_WARN, "task.leftovers", json_pack("{sssi}", "task_id", ids[i], "processes", (int)ended[i]),

@@ -1,9 +1,13 @@
 #include "loop/child.h"
 
 #include "base/err.h"
+#include "base/time.h"
+#include "loop/leftovers.h"
+#include "os/proc.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +21,7 @@
 extern char **environ;
 
 /* P_PIDFD of waitid(2), which this libc names only under newer feature macros. */
-enum { WAIT_PIDFD = 3, TURN_BYTES = 1 << 20 };
+enum { WAIT_PIDFD = 3, TURN_BYTES = 1 << 20, DEAD_MS = 1000 };
 
 /* One pipe to or from the child. */
 struct end {
@@ -33,6 +37,7 @@ struct gw_child {
     char *input;                      /* owned; what is left to write */
     size_t input_bytes, input_done, keep;
     bool ending, abandoned;
+    char *mark; /* owned; NULL: none */
     int handles; /* not closed yet */
     struct gw_child_result result;
     gw_child_cb *cb;
@@ -59,6 +64,15 @@ static void is_reaped(struct gw_child *c)
         }
 }
 
+/* Another command of the same task has the mark, and what that has started is not over. */
+static bool is_in_use(const char *mark)
+{
+    for (const struct gw_child *c = unreaped; c != NULL; c = c->next)
+        if (c->mark != NULL && strcmp(c->mark, mark) == 0)
+            return true;
+    return false;
+}
+
 static void finish(struct gw_child *c)
 {
     if (!c->abandoned)
@@ -66,6 +80,7 @@ static void finish(struct gw_child *c)
     gw_buf_fini(&c->result.out);
     gw_buf_fini(&c->result.err);
     free(c->input);
+    free(c->mark);
     free(c);
 }
 
@@ -151,6 +166,8 @@ static void on_ended(uv_poll_t *poll, int status, int events)
     if (!known && (rc == 0 || errno != ECHILD))
         return;
     is_reaped(c);
+    if ((c->ending || c->abandoned) && c->mark != NULL && !is_in_use(c->mark))
+        (void)gw_leftovers_end(c->loop, c->mark, 0);
     c->result.exit_code = exited ? si.si_status : -1;
     c->result.signal = exited || !known ? 0 : si.si_status;
     // What is in the pipes still counts; whoever else holds them does not.
@@ -204,7 +221,7 @@ _Noreturn static void become(const struct gw_child_spec *spec, char *const *env,
     if (ok) {
         (void)close_range(3, (unsigned)report - 1, 0);
         (void)close_range((unsigned)report + 1, ~0u, 0);
-        (void)execvpe(spec->argv[0], (char *const *)spec->argv, env);
+        gw_proc_exec(execvpe, spec->argv[0], (char *const *)spec->argv, env);
     }
     int code = errno;
     (void)!write(report, &code, sizeof code);
@@ -223,24 +240,33 @@ static bool is_for_the_host(const char *pair)
     return false;
 }
 
-static char **merged_env(const char *const *extra)
+static bool is_a_mark(const char *pair)
+{
+    return strncmp(pair, GW_TASK_MARK "=", sizeof GW_TASK_MARK) == 0;
+}
+
+/* Ours, then extra, then the mark, which nothing replaces. */
+static char **merged_env(const char *const *extra, char *mark)
 {
     size_t n = 0, m = 0;
     while (environ[n] != NULL)
         n++;
     while (extra != NULL && extra[m] != NULL)
         m++;
-    char **env = gw_calloc(n + m + 1, sizeof *env);
+    char **env = gw_calloc(n + m + 2, sizeof *env);
     size_t count = 0;
     for (size_t i = 0; i < n; i++) {
-        bool replaced = is_for_the_host(environ[i]);
+        bool replaced = is_for_the_host(environ[i]) || (mark != NULL && is_a_mark(environ[i]));
         for (size_t k = 0; k < m && !replaced; k++)
             replaced = strncmp(environ[i], extra[k], strcspn(extra[k], "=") + 1) == 0;
         if (!replaced)
             env[count++] = environ[i];
     }
     for (size_t k = 0; k < m; k++)
-        env[count++] = (char *)extra[k];
+        if (mark == NULL || !is_a_mark(extra[k]))
+            env[count++] = (char *)extra[k];
+    if (mark != NULL)
+        env[count++] = mark;
     return env;
 }
 
@@ -292,7 +318,8 @@ int gw_child_spawn(uv_loop_t *loop, const struct gw_child_spec *spec, gw_child_c
 {
     int in[2] = {-1, -1}, out[2] = {-1, -1}, errp[2] = {-1, -1}, report[2] = {-1, -1}, pidfd = -1, rc = 0;
     pid_t pid = -1, self = getpid();
-    char **env = merged_env(spec->env);
+    char *pair = spec->mark != NULL ? gw_asprintf(GW_TASK_MARK "=%s", spec->mark) : NULL;
+    char **env = merged_env(spec->env, pair);
     if (spec->input == NULL)
         in[0] = open("/dev/null", O_RDONLY | O_CLOEXEC);
     if ((spec->input == NULL ? in[0] < 0 : pipe2(in, O_CLOEXEC) < 0) || pipe2(out, O_CLOEXEC) < 0 ||
@@ -334,6 +361,7 @@ int gw_child_spawn(uv_loop_t *loop, const struct gw_child_spec *spec, gw_child_c
     }
     struct gw_child *c = gw_calloc(1, sizeof *c);
     *c = (struct gw_child){.loop = loop, .pid = pid, .keep = spec->keep_bytes, .cb = cb, .ud = ud, .next = unreaped};
+    c->mark = spec->mark != NULL ? gw_strdup(spec->mark) : NULL;
     unreaped = c;
     c->in.fd = c->out.fd = c->err.fd = c->process.fd = -1;
     (void)fcntl(out[0], F_SETFL, O_NONBLOCK);
@@ -362,6 +390,7 @@ int gw_child_spawn(uv_loop_t *loop, const struct gw_child_spec *spec, gw_child_c
     (void)close(errp[1]);
     (void)close(report[0]);
     free(env);
+    free(pair);
     *ret_child = c;
     return 0;
 
@@ -375,6 +404,7 @@ fail:
     if (pidfd >= 0)
         (void)close(pidfd);
     free(env);
+    free(pair);
     return rc;
 }
 
@@ -403,4 +433,19 @@ void gw_child_abandon(struct gw_child *c)
     c->abandoned = true;
     if (c->process.fd >= 0)
         (void)kill(-c->pid, SIGKILL);
+}
+
+void gw_child_settle(void)
+{
+    // Whoever has been killed is dead in a moment; its children are ours only then.
+    uint64_t until = gw_now_ms() + DEAD_MS;
+    for (struct gw_child *c = unreaped; c != NULL; c = c->next) {
+        struct pollfd dead = {.fd = c->process.fd, .events = POLLIN};
+        uint64_t now = gw_now_ms();
+        if (!c->abandoned || c->mark == NULL)
+            continue;
+        (void)poll(&dead, 1, now < until ? (int)(until - now) : 0);
+        (void)gw_leftovers_end(c->loop, c->mark, 0);
+    }
+    gw_leftovers_settle(DEAD_MS);
 }

@@ -2,7 +2,8 @@
  *
  * The child dies with the host (PR_SET_PDEATHSIG), inherits stdio and nothing else, and gets back the soft
  * limit of open files that the host was started with. What it prints is read at full speed; only the last
- * keep_bytes of each stream are kept. It has ended when the process has, whoever still holds its pipes. */
+ * keep_bytes of each stream are kept. It has ended when the process has, whoever still holds its pipes. Of one with a
+ * mark that was told to end, what it has started ends too, in its group or out of it (leftovers.h). */
 #pragma once
 
 #include "base/str.h"
@@ -23,6 +24,7 @@ struct gw_child_spec {
     size_t input_bytes;
     size_t keep_bytes;       /* of each stream */
     uint64_t nofile;         /* soft limit for the child; 0: leave it */
+    const char *mark;        /* of the task or run that it belongs to, for its environment; NULL: none */
 };
 
 struct gw_child_result {
@@ -46,3 +48,5 @@ pid_t gw_child_pid(const struct gw_child *child);
 void gw_child_end(struct gw_child *child, unsigned grace_ms);
 /* Kills the group at once and forgets it: cb is not called any more; reaping goes on by itself. */
 void gw_child_abandon(struct gw_child *child);
+/* Waits, no longer than two seconds, until those that were abandoned and what they have started are dead. */
+void gw_child_settle(void);

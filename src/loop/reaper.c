@@ -3,13 +3,10 @@
 #include "base/str.h"
 #include "os/proc.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
-#include <unistd.h>
 #include <uv.h>
 
 struct gw_reaper {
@@ -18,27 +15,14 @@ struct gw_reaper {
     void *ud;
 };
 
-bool gw_reaper_needed(void)
-{
-    int subreaper = 0;
-    return getpid() == 1 || (prctl(PR_GET_CHILD_SUBREAPER, &subreaper) == 0 && subreaper != 0);
-}
-
 /* One of ours that has ended hides the others from waitid(2) until whoever waits for it has it. */
 static void look_behind(struct gw_reaper *r)
 {
-    DIR *all = opendir("/proc");
-    for (struct dirent *e; all != NULL && (e = readdir(all)) != NULL;) {
-        int64_t pid;
-        struct gw_proc_facts facts;
-        if (!gw_parse_int(e->d_name, 1, INT32_MAX, &pid) || !gw_proc_read((pid_t)pid, &facts))
-            continue;
-        // Of one that still runs nothing is taken.
-        if (facts.ppid == getpid() && !r->ours(r->ud, (pid_t)pid))
-            (void)waitpid((pid_t)pid, NULL, WNOHANG);
-    }
-    if (all != NULL)
-        (void)closedir(all);
+    static pid_t pids[4096];
+    size_t n = gw_proc_children(pids, sizeof pids / sizeof *pids);
+    for (size_t i = 0; i < n; i++)
+        if (!r->ours(r->ud, pids[i]))
+            (void)waitpid(pids[i], NULL, WNOHANG); // of one that still runs nothing is taken
 }
 
 static void on_child(uv_signal_t *handle, int number)

@@ -1,4 +1,4 @@
-/* reaper.h - as pid 1, or a subreaper, a host inherits orphans: whoever else has ended is reaped, never a child of
+/* reaper.h - a host inherits orphans, as pid 1 and as a subreaper: whoever else has ended is reaped, never a child of
  * our own, whose end somebody waits for. */
 #pragma once
 
@@ -12,6 +12,3 @@ struct gw_reaper;
 struct gw_reaper *gw_reaper_open(uv_loop_t *loop, bool (*ours)(void *ud, pid_t pid), void *ud);
 /* NULL is fine; always NULL. */
 struct gw_reaper *gw_reaper_close(struct gw_reaper *r);
-
-/* Whether this process inherits orphans. */
-bool gw_reaper_needed(void);

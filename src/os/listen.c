@@ -17,7 +17,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { BACKLOG = 4096, FIRST_PASSED = 3 };
+enum { BACKLOG = 4096, FIRST_PASSED = 3, PORT_TRIES = 20 };
 
 static int bad_word(const char *word, struct gw_err *err)
 {
@@ -47,6 +47,9 @@ int gw_listen_check(const char *word, struct gw_err *err)
     if (strncmp(word, "unix:", 5) == 0) {
         if (word[5] == '\0')
             return bad_word(word, err);
+        if (word[5] == '@')
+            return gw_err_set(err, -EINVAL, "'%s' asks for an abstract socket, and those have neither owner nor mode: give a path "
+                              "(unix:./%s is a file of that name)", word, word + 5);
         // A longer path would be cut silently by the kernel's structure.
         if (strlen(word + 5) >= sizeof un.sun_path)
             return gw_err_set(err, -EINVAL, "the path of '%s' is longer than %zu bytes", word,
@@ -201,6 +204,42 @@ static int open_unix(const char *word, struct gw_listen_socket *ret, struct gw_e
     return rc;
 }
 
+static in_port_t *port_of(struct sockaddr *sa)
+{
+    return sa->sa_family == AF_INET6 ? &((struct sockaddr_in6 *)sa)->sin6_port : &((struct sockaddr_in *)sa)->sin_port;
+}
+
+/* All addresses of a word; where it leaves the port open it is one port for all of them, that of the first. */
+static int open_each(struct addrinfo *list, const char *word, struct gw_listen_socket **io_sockets, size_t *io_count,
+                     struct gw_err *err)
+{
+    size_t before = *io_count;
+    int rc = 0;
+    in_port_t port = *port_of(list->ai_addr);
+    for (struct addrinfo *ai = list; rc == 0 && ai != NULL; ai = ai->ai_next) {
+        struct gw_listen_socket s = {.fd = -1, .word = gw_strdup(word)};
+        *port_of(ai->ai_addr) = port;
+        rc = bind_and_listen(ai->ai_family, ai->ai_addr, ai->ai_addrlen, word, &s.fd, err);
+        // A name may resolve to a family that this machine does not have.
+        if ((rc == -EADDRNOTAVAIL || rc == -EAFNOSUPPORT) && (ai->ai_next != NULL || *io_count > before)) {
+            drop(&s);
+            rc = 0;
+            continue;
+        }
+        if (rc == 0)
+            rc = describe(&s, err);
+        if (rc == 0 && port == 0)
+            port = htons((in_port_t)strtoul(strrchr(s.address, ':') + 1, NULL, 10));
+        if (rc == 0)
+            append(io_sockets, io_count, &s);
+        else
+            drop(&s);
+    }
+    while (rc < 0 && *io_count > before)
+        drop(&(*io_sockets)[--*io_count]);
+    return rc;
+}
+
 static int open_inet(const char *word, struct gw_listen_socket **io_sockets, size_t *io_count, struct gw_err *err)
 {
     char *host;
@@ -216,27 +255,15 @@ static int open_inet(const char *word, struct gw_listen_socket **io_sockets, siz
         return rc;
     }
     free(host);
-    size_t before = *io_count;
-    int rc = 0;
-    for (struct addrinfo *ai = list; rc == 0 && ai != NULL; ai = ai->ai_next) {
-        struct gw_listen_socket s = {.fd = -1, .word = gw_strdup(word)};
-        rc = bind_and_listen(ai->ai_family, ai->ai_addr, ai->ai_addrlen, word, &s.fd, err);
-        // A name may resolve to a family that this machine does not have.
-        if ((rc == -EADDRNOTAVAIL || rc == -EAFNOSUPPORT) && (ai->ai_next != NULL || *io_count > before)) {
-            drop(&s);
-            rc = 0;
-            continue;
-        }
-        if (rc == 0)
-            rc = describe(&s, err);
-        if (rc == 0)
-            append(io_sockets, io_count, &s);
-        else
-            drop(&s);
-    }
+    bool any_port = *port_of(list->ai_addr) == 0;
+    int rc;
+    unsigned tries = 0;
+    do { // the port that is free for the first may be taken for the next
+        if (any_port)
+            *port_of(list->ai_addr) = 0;
+        rc = open_each(list, word, io_sockets, io_count, err);
+    } while (rc == -EADDRINUSE && any_port && list->ai_next != NULL && ++tries < PORT_TRIES);
     freeaddrinfo(list);
-    while (rc < 0 && *io_count > before)
-        drop(&(*io_sockets)[--*io_count]);
     return rc;
 }
 

@@ -4,6 +4,7 @@
 #include "base/time.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -11,6 +12,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 bool gw_proc_read(pid_t pid, struct gw_proc_facts *ret)
@@ -63,7 +65,43 @@ int gw_proc_descends(const struct gw_proc_facts *facts, pid_t ancestor)
     return 0;
 }
 
-/* Which of values the process has under name in its environment; -1: none. */
+/* Without the kernel's list: a walk through all of /proc. */
+static size_t children_by_walk(pid_t *ret_pids, size_t max)
+{
+    size_t n = 0;
+    DIR *all = opendir("/proc");
+    for (struct dirent *e; all != NULL && n < max && (e = readdir(all)) != NULL;) {
+        int64_t pid;
+        struct gw_proc_facts facts;
+        if (gw_parse_int(e->d_name, 1, INT32_MAX, &pid) && gw_proc_read((pid_t)pid, &facts) && facts.ppid == getpid())
+            ret_pids[n++] = (pid_t)pid;
+    }
+    if (all != NULL)
+        (void)closedir(all);
+    return n;
+}
+
+size_t gw_proc_children(pid_t *ret_pids, size_t max)
+{
+    size_t n = 0;
+    bool listed = false;
+    DIR *threads = opendir("/proc/self/task");
+    for (struct dirent *e; threads != NULL && (e = readdir(threads)) != NULL;) {
+        char path[64];
+        (void)snprintf(path, sizeof path, "/proc/self/task/%.20s/children", e->d_name);
+        FILE *list = e->d_name[0] == '.' ? NULL : fopen(path, "re");
+        listed = listed || list != NULL;
+        for (int pid; list != NULL && n < max && fscanf(list, "%d", &pid) == 1;)
+            ret_pids[n++] = pid;
+        if (list != NULL)
+            (void)fclose(list);
+    }
+    if (threads != NULL)
+        (void)closedir(threads);
+    return listed ? n : children_by_walk(ret_pids, max);
+}
+
+/* Which of values the process has under name in its environment; -1: none, -2: it has no environment that could be read. */
 static int mark_of(const char *pid, const char *name, const char *const *values, size_t n_values)
 {
     char path[64];
@@ -71,7 +109,7 @@ static int mark_of(const char *pid, const char *name, const char *const *values,
     (void)snprintf(path, sizeof path, "/proc/%.20s/environ", pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return -1;
+        return -2;
     size_t n = 0, len = strlen(name);
     for (ssize_t r; n < sizeof text && (r = read(fd, text + n, sizeof text - n)) > 0;)
         n += (size_t)r;
@@ -84,7 +122,15 @@ static int mark_of(const char *pid, const char *name, const char *const *values,
             if (strlen(values[i]) == size - len - 1 && memcmp(text + at + len + 1, values[i], size - len - 1) == 0)
                 return (int)i;
     }
-    return -1;
+    return n == 0 ? -2 : -1;
+}
+
+int gw_proc_has_mark(pid_t pid, const char *name, const char *value)
+{
+    char text[24];
+    (void)snprintf(text, sizeof text, "%d", (int)pid);
+    int which = mark_of(text, name, &value, 1);
+    return which == 0 ? 1 : which == -1 ? 0 : -1;
 }
 
 void gw_proc_end_marked(const char *name, const char *const *values, size_t n, unsigned max_ms, unsigned *ret_ended)
@@ -111,6 +157,19 @@ void gw_proc_end_marked(const char *name, const char *const *values, size_t n, u
     }
     if (proc != NULL)
         (void)closedir(proc);
+}
+
+void gw_proc_exec(int (*exec)(const char *file, char *const *argv, char *const *env), const char *file,
+                  char *const *argv, char *const *env)
+{
+    static const struct timespec pause = {.tv_nsec = 5000000};
+    for (int tries = 0; tries < 20; tries++) {
+        (void)exec(file, argv, env);
+        if (errno != ETXTBSY)
+            return;
+        (void)nanosleep(&pause, NULL);
+    }
+    errno = ETXTBSY;
 }
 
 void gw_proc_fill_stdio(void)

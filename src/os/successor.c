@@ -2,6 +2,7 @@
 
 #include "base/err.h"
 #include "base/str.h"
+#include "os/proc.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -37,7 +38,7 @@ _Noreturn static void become(const struct gw_successor_spec *spec, char *const *
         (void)close_range(low + 1, high - 1, 0);
     (void)close_range(high + 1, ~0u, 0);
     (void)fcntl(spec->pair_fd, F_SETFD, 0);
-    (void)execve(spec->program, argv, env);
+    gw_proc_exec(execve, spec->program, argv, env);
     int code = errno;
     (void)!write(report, &code, sizeof code);
     _exit(127);

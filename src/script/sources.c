@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { FILE_BYTES_MAX = 4 << 20 };
+enum { FILE_BYTES_MAX = 4 << 20, MISSING_MAX = 64 };
 
 struct source {
     char *chunk; /* owned: "@PATH", so that compiling takes no memory of ours */
@@ -29,6 +29,8 @@ struct gw_sources {
     bool frozen;
     struct source *files; /* owned */
     size_t count;
+    char *missing[MISSING_MAX]; /* owned */
+    size_t missing_count;
     int trouble; /* 0, or why the last file was not read that may well be there */
     void (*enter)(void), (*leave)(void);
 };
@@ -55,6 +57,8 @@ struct gw_sources *gw_sources_unref(struct gw_sources *s)
         free(s->files[i].text);
     }
     free(s->files);
+    for (size_t i = 0; i < s->missing_count; i++)
+        free(s->missing[i]);
     free(s);
     return NULL;
 }
@@ -105,6 +109,15 @@ static int slurp(int fd, const char *path, struct gw_buf *b, struct gw_err *err)
     }
 }
 
+static void add_missing(struct gw_sources *s, const char *path)
+{
+    for (size_t i = 0; i < s->missing_count; i++)
+        if (strcmp(s->missing[i], path) == 0)
+            return;
+    if (s->missing_count < MISSING_MAX)
+        s->missing[s->missing_count++] = gw_strdup(path);
+}
+
 static int add_from_disk(struct gw_sources *s, const char *path, struct gw_err *err)
 {
     // O_NONBLOCK: a FIFO must not hold the loop.
@@ -133,6 +146,8 @@ static int get(struct gw_sources *s, const char *path, const struct source **ret
         if (s->enter != NULL)
             s->enter();
         int rc = add_from_disk(s, path, err);
+        if (rc < 0)
+            add_missing(s, path);
         if (s->leave != NULL)
             s->leave();
         if (rc < 0 && rc != -ENOENT && rc != -ENOTDIR) // these are how a module is looked for
@@ -194,6 +209,17 @@ const char *gw_sources_path(const struct gw_sources *s, size_t i)
 {
     gw_assert(i < s->count);
     return s->files[i].chunk + 1;
+}
+
+size_t gw_sources_missing_count(const struct gw_sources *s)
+{
+    return s->missing_count;
+}
+
+const char *gw_sources_missing(const struct gw_sources *s, size_t i)
+{
+    gw_assert(i < s->missing_count);
+    return s->missing[i];
 }
 
 // ---- to another process ----

@@ -38,6 +38,10 @@ size_t gw_sources_count(const struct gw_sources *s);
 /* The path of the i-th file that was read, from 0. */
 const char *gw_sources_path(const struct gw_sources *s, size_t i);
 
+/* How many files were looked for, from disk, and were not there, and the i-th of them; of more than 64 the first ones. */
+size_t gw_sources_missing_count(const struct gw_sources *s);
+const char *gw_sources_missing(const struct gw_sources *s, size_t i);
+
 /* All of s as bytes, for another process, and back: NULL when they are damaged. */
 struct gw_buf;
 void gw_sources_pack(const struct gw_sources *s, struct gw_buf *out);

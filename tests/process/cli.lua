@@ -147,7 +147,7 @@ t.test("on a terminal one line shows the time, the budget as a bar, and what sti
   local host = t.start({})
   local id = host:submit({ handler = "sleep", title = "red \27[31m", input = { ms = 1000 } })
   host:until_status(id, "running")
-  local words = { "-qec", "stty cols 200; exec " .. t.binary .. " restart --wait 2", "/dev/null" }
+  local words = { "-qec", "stty cols 200; exec '" .. t.binary .. "' restart --wait 2", "/dev/null" }
   local run = finish(begin(host, words, { program = "script", env = { "TERM=xterm" } }))
   t.eq(run.code, 0, run.out)
   local line = "\r\27%[K +[%d.]+ m?s  draining  %[[#-]+%] [%d.]+ m?s left  1 task, 0 runs: "

@@ -389,4 +389,74 @@ t.test("a request that the protocol refuses gets an error of the same form", fun
   host:stop()
 end)
 
+-- ---- the token changes ----
+
+local BY_REASON = "return { restart_mode = function(ctx) return ctx.reason end }"
+
+local function good(host, token)
+  return host:get("/v1/status", { Authorization = "Bearer " .. token }).status == 200
+end
+
+for _, where in ipairs({ "--token-file", "STATE/token" }) do
+  t.test("a token that is rotated in " .. where .. " is taken by each reload and each restart, and no other is good", function()
+    local dir = t.dir()
+    local args = where == "--token-file" and { "--token-file", t.write(dir .. "/token", "token 0\n") } or {}
+    local host = t.start({ policy = BY_REASON, args = args })
+    local path = args[2] or host.state_dir .. "/token"
+    local last = t.read(path):match("^[^\n]*")
+    host.token = last
+    local ws = t.ok(t.websocket(host))
+    local function take(name, how)
+      t.write(path, " " .. name .. "\n\n")
+      t.ok(good(host, last), "before " .. name)
+      how()
+      t.ok(good(host, name), name)
+      t.ok(not good(host, last), last)
+      last, host.token = name, name
+    end
+    take("reload", function() t.eq(host:control({ op = "reload" }).ok, true) end)
+    take("SIGHUP", function()
+      host:signal("sighup")
+      host:wait("policy.loaded", function(e) return e.because == "SIGHUP" end)
+    end)
+    for _, mode in ipairs({ "in_process", "respawn", "reexec" }) do
+      take(mode, function() t.eq(host:restarted({ reason = mode }).outcome, "restarted") end)
+    end
+    for _, text in ipairs({ "", " \n", "nul\0nul" }) do
+      t.write(path, text)
+      t.eq(host:control({ op = "reload" }).ok, true)
+      t.match(host:wait("token.kept").error, "empty or holds a NUL")
+      t.ok(good(host, last))
+    end
+    assert(os.remove(path))
+    t.write(host.policy_file, "return {") -- a policy that cannot be used is no reason to keep a token that has leaked
+    host:control({ op = "reload" })
+    t.match(host:wait("token.kept").error, "No such file")
+    t.write(path, "with a broken policy")
+    host:control({ op = "reload" })
+    t.ok(good(host, "with a broken policy") and not good(host, last))
+    ws:send("still there")
+    t.eq(ws:recv().data, "still there")
+    t.ok(not table.concat(host.lines, "\n"):find("with a broken policy", 1, true), "a token in the log")
+    host:stop()
+  end)
+end
+
+t.test("a token of the environment stays, whatever is in the state directory; with --watch a file's comes by itself", function()
+  local host = t.start({ policy = BY_REASON, env = { "GWHOST_TOKEN=given" } })
+  t.write(host.state_dir .. "/token", "of the file\n")
+  for _, mode in ipairs({ "in_process", "respawn", "reexec" }) do
+    t.eq(host:restarted({ reason = mode }).outcome, "restarted")
+    host:control({ op = "reload" })
+    host.token = "given"
+    t.ok(good(host, "given") and not good(host, "of the file"))
+  end
+  host:stop()
+  host = t.start({ args = { "--watch" } })
+  t.write(host.state_dir .. "/token", "watched\n")
+  host:wait("token.changed")
+  t.ok(good(host, "watched"))
+  host:stop()
+end)
+
 t.main()

@@ -59,7 +59,7 @@ for _, mode in ipairs { "respawn", "reexec" } do
   t.test("files that only the new program can load are its own affair: " .. mode, function()
     local host = t.start({ policy = policy(mode), app = application("one") })
     local dir = t.dir()
-    local new = t.write(dir .. "/gwhost", ("#!/bin/sh\nNEW=1 exec %s \"$@\"\n"):format(t.binary))
+    local new = t.write(dir .. "/gwhost", ("#!/bin/sh\nNEW=1 exec '%s' \"$@\"\n"):format(t.binary))
     assert(uv.fs_chmod(new, 493))
     t.write(host.app_file, application("two", 'if not os.getenv("NEW") then error("this file needs the new program") end'))
     local outcome = host:restarted({ update = true, exec = new })

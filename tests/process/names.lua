@@ -98,14 +98,12 @@ t.test("a socket that was passed without its file is bound anew; one with it sta
 end)
 
 t.test("a socket that was passed and that no --listen asks for is named, and what cannot be bound for it ends with 78", function()
-  local probe = uv.new_tcp()
-  probe:bind("127.0.0.1", 0)
-  local port = probe:getsockname().port
-  probe:close()
+  local port = t.free_port()
   local host = t.start({ listen = "127.0.0.1:" .. port, ready = false, wrap = { "python3", "-c", [[
 import os, socket, sys
 s = socket.socket(socket.AF_INET6)
 s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 s.bind(("::", int(sys.argv[1])))
 s.listen(16)
 os.dup2(s.fileno(), 200) # as the manager itself, which goes on holding it

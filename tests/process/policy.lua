@@ -165,6 +165,63 @@ t.test("with --watch a save by rename, and one in place, is taken into use", fun
   host:stop()
 end)
 
+t.test("with --watch whatever changes what is read is taken: links, folders, modules; what cannot be used is said once", function()
+  local dir = t.dir()
+  local function tree(name, word)
+    for _, folder in ipairs({ "", "/rules" }) do assert(uv.fs_mkdir(dir .. "/" .. name .. folder, 493)) end
+    t.write(dir .. "/" .. name .. "/policy.lua", "return { name = require('rules.words').name }")
+    t.write(dir .. "/" .. name .. "/rules/words.lua", ("return { name = %q }"):format(word))
+  end
+  local function link(target, name)
+    assert(uv.fs_symlink(target, dir .. "/" .. name .. ".new"))
+    assert(os.rename(dir .. "/" .. name .. ".new", dir .. "/" .. name))
+  end
+  local function in_place(name, text)
+    local f = assert(io.open(dir .. "/" .. name, "w"))
+    f:write(text)
+    f:close()
+  end
+  tree("one", "first")
+  tree("two", "second")
+  assert(uv.fs_mkdir(dir .. "/mount", 493))
+  link("../one", "mount/..data") -- as a ConfigMap is mounted
+  link("..data/policy.lua", "mount/policy.lua")
+  link("..data/rules", "mount/rules")
+  local host = t.start({ args = { "--watch", "--policy", dir .. "/mount/policy.lua" } })
+  local function taken(name)
+    t.eq(host:wait("policy.loaded", function(e) return e.because == "watch" end).name, name)
+  end
+  link("../two", "mount/..data")
+  taken("second")
+  in_place("two/rules/words.lua", "return { name = 'Second' }") -- as long as before
+  taken("Second")
+  in_place("two/policy.lua", "local ok, more = pcall(require, 'more')\nreturn { name = ok and more or 'no more' }")
+  taken("no more")
+  t.write(dir .. "/two/more.lua", "return 'some more'")
+  link("..data/more.lua", "mount/more.lua") -- was looked for and not there
+  taken("some more")
+  in_place("two/policy.lua", "return { name = require('fresh.words') }")
+  t.match(host:wait("policy.rejected").error, "fresh")
+  assert(uv.fs_mkdir(dir .. "/mount/fresh", 493))
+  in_place("mount/fresh/words.lua", "return oops oops")
+  t.match(host:wait("policy.rejected").error, "words.lua:1")
+  in_place("mount/fresh/words.lua", "return 'mended'") -- a file that no policy in force has read
+  taken("mended")
+  t.eq(#host:all("policy.rejected"), 2, "said once")
+  t.write(dir .. "/mount/other.txt", "of no concern")
+  assert(os.rename(dir .. "/mount", dir .. "/old"))
+  t.pause(700) -- the folder is away for a while
+  tree("mount", "another folder")
+  taken("another folder")
+  t.eq(host:control({ op = "reload", back = true }).ok, true)
+  host:wait("policy.loaded", function(e) return e.because == "back" end)
+  t.write(dir .. "/mount/policy.lua", t.read(dir .. "/mount/policy.lua")) -- the same again is no edit
+  t.write(dir .. "/mount/rules/words.lua", "return { name = 'last' }")
+  taken("last")
+  t.eq(#host:all("policy.rejected"), 2)
+  host:stop()
+end)
+
 t.test("a policy sees who sent the signal, the parameters, and modules beside it", function()
   local dir = t.dir()
   t.write(dir .. "/rules.lua",

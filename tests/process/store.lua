@@ -85,7 +85,7 @@ end
 local function test(name, needs, fn)
   for _, program in ipairs(needs) do
     if not has(program) then
-      print(("     skipped: no %s here: %s"):format(program, name))
+      t.skip(name, ("no %s here"):format(program))
       return
     end
   end
@@ -96,8 +96,7 @@ local function on_a_small_disk(fn)
   local dir = t.dir()
   os.execute("mkdir -p " .. dir .. "/state && chmod 700 " .. dir .. "/state")
   if not os.execute(("mount -t tmpfs -o size=3m,mode=0700 none '%s/state' 2>/dev/null"):format(dir)) then
-    print("     skipped: mounting a small tmpfs needs root")
-    return
+    t.skip_this("mounting a small tmpfs needs root")
   end
   local ok, err = pcall(fn, dir)
   os.execute(("umount -l '%s/state'"):format(dir))

@@ -86,7 +86,7 @@ end
 if have("s6-supervise") then
   t.test("s6", function() life("s6", "s6-supervise", "s6-svc -d '%s'", "s6-svc -x '%s'") end)
 else
-  print("skip: no s6 here")
+  t.skip("s6", "no s6 here")
 end
 
 if have("runsv") then
@@ -94,14 +94,15 @@ if have("runsv") then
     life("runit", "runsv", "sv -w 20 down '%s' >/dev/null", "sv exit '%s' >/dev/null")
   end)
 else
-  print("skip: no runit here")
+  t.skip("runit", "no runit here")
 end
 
 -- ---- pid 1 ----
 
+local AS_PID_1 = "as pid 1 it reaps orphans that end, and still knows how its own commands ended"
 if uv.getuid() == 0 and have("unshare") and
   os.execute("unshare -fp --kill-child --mount-proc true 2>/dev/null") then
-  t.test("as pid 1 it reaps orphans that end, and still knows how its own commands ended", function()
+  t.test(AS_PID_1, function()
     local host = t.start({ args = { "--allow-exec" }, wrap = { "/usr/bin/unshare", "-fp", "--kill-child=SIGKILL",
       "--mount-proc" } })
     t.eq(host.pid, 1)
@@ -119,7 +120,7 @@ if uv.getuid() == 0 and have("unshare") and
     host:wait_exit()
   end)
 else
-  print("skip: no pid namespaces here")
+  t.skip(AS_PID_1, "no pid namespaces here")
 end
 
 -- ---- systemd ----
@@ -136,33 +137,26 @@ local function can_have_systemd()
     output("unshare -fpmui --cgroup --kill-child=SIGKILL sh -c 'mount --make-rprivate / && echo yes'"):match("yes")
 end
 
---- The unit that ships, with this program and these options.
+--- The unit that ships, with these options.
 local function write_unit(path, address)
   local unit = t.read(t.source .. "/src/dist/gwhost.service")
   unit = unit:gsub("\nAfter=[^\n]*", "\nDefaultDependencies=no")
   unit = unit:gsub("\nStateDirectory[^\n]*", "")
-  unit = unit:gsub("\nExecStart=gwhost run", ("\nExecStart=%s run --listen %s --open --state-dir /run/gwhost/state "
-    .. "--policy /run/gwhost/policy.lua --log-format json"):format(t.binary, address))
+  unit = unit:gsub("\nExecStart=gwhost run", ("\nExecStart=/run/gwhost/bin/gwhost run --listen %s --open --state-dir /run/gwhost/state "
+    .. "--policy /run/gwhost/policy.lua --log-format json"):format(address))
   return t.write(path, unit)
-end
-
-local function free_port()
-  local s = uv.new_tcp()
-  s:bind("127.0.0.1", 0)
-  local port = s:getsockname().port
-  s:close()
-  return port
 end
 
 --- A systemd of its own with the unit in it; nil where that cannot be.
 local function own_systemd()
   local dir = t.dir()
-  local m = { address = "127.0.0.1:" .. free_port() }
+  local m = { address = "127.0.0.1:" .. t.free_port() }
   local overlay = dir .. "/overlay"
   assert(uv.fs_mkdir(overlay, 448))
   local policy = t.write(dir .. "/policy.lua", POLICY)
   m.handle, m.pid = uv.spawn("unshare", { args = { "-fpmui", "--cgroup", "--kill-child=SIGKILL",
-    t.source .. "/tests/support/private_systemd", overlay, write_unit(dir .. "/unit", m.address), policy },
+    t.source .. "/tests/support/private_systemd", overlay, write_unit(dir .. "/unit", m.address), policy,
+    t.binary, t.source },
     stdio = { nil, nil, 2 } }, function(code)
     m.code = code
     m.handle:close()
@@ -264,19 +258,16 @@ local function life_of_unit(m)
   t.eq(m:count(), 0)
 end
 
+local SYSTEMD = "systemd: main processes change, its own restart refuses nobody, and nobody is left"
 if can_have_systemd() then
-  t.test("systemd: main processes change, its own restart refuses nobody, and nobody is left", function()
-    local m = own_systemd()
-    if not m then
-      print("skip: no private systemd here")
-      return
-    end
+  t.test(SYSTEMD, function()
+    local m = own_systemd() or t.skip_this("no private systemd here")
     local ok, err = xpcall(life_of_unit, debug.traceback, m)
     m:close()
     if not ok then error(err, 0) end
   end)
 else
-  print("skip: no systemd that could be started in namespaces of its own here")
+  t.skip(SYSTEMD, "no systemd that could be started in namespaces of its own here")
 end
 
 t.main()

@@ -193,4 +193,18 @@ t.test("a log that nobody reads stops neither service nor a stop", function()
   uv.fs_close(reader)
 end)
 
+t.test("the end of what its reader took late comes without another line", function()
+  local host = t.start({}) -- its log is a socket, as under systemd
+  local c = t.connect(host, "unix:" .. host.state_dir .. "/control.sock")
+  c.stream:try_write(('{"op":"reload"}\n'):rep(1000))
+  uv.sleep(1500) -- nobody reads meanwhile
+  c:send('{"op":"status","id":1}\n')
+  c:until_match('"id":1[,}]')
+  t.until_true("the last lines", function()
+    local lost = host:all("log.lost")[1]
+    return #host:all("policy.loaded") + (lost and lost.lines or 0) > 1000
+  end)
+  host:stop()
+end)
+
 t.main()

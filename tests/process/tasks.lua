@@ -307,4 +307,84 @@ end]])
   host:stop()
 end)
 
+-- ---- what a command leaves behind ----
+
+-- Grandchildren out of its group and session: one whose parent lives, one whose parent is gone, one that hears no SIGTERM.
+local LEAVES = [[setsid sh -c 'sleep 300 & wait' & (setsid sleep 300 &); (trap '' TERM; setsid sleep 300 &); %s]]
+
+local function of_task(id)
+  local pids = {}
+  for name in io.popen("ls /proc"):lines() do
+    local f = name:match("^%d+$") and io.open("/proc/" .. name .. "/environ")
+    if f and ("\0" .. (f:read("a") or "")):find("\0GWHOST_TASK_ID=" .. id, 1, true) then pids[#pids + 1] = name end
+    if f then f:close() end
+  end
+  return pids
+end
+
+local function leave(host, last, more)
+  local task = { handler = "exec", input = { argv = { "sh", "-c", LEAVES:format(last) } } }
+  for key, value in pairs(more or {}) do task[key] = value end
+  local id = host:submit(task)
+  t.ask_until("all that it starts", function()
+    return #of_task(id) >= 4 or host:get("/v1/tasks/" .. id).json.status ~= "running"
+  end)
+  return id
+end
+
+local function nothing_left(id)
+  t.ask_until("the end of what " .. id .. " started", function() return #of_task(id) == 0 end)
+end
+
+t.test("what a command started ends with it: its end, a failure, a cancel, a time-out", function()
+  local host = t.start({ args = { "--allow-exec" } })
+  local other = leave(host, "wait")
+  for _, how in ipairs({ { "exit 0", "succeeded" }, { "exit 3", "failed" }, { "kill -9 $$", "failed" },
+    { "wait", "cancelled" }, { "wait", "timed_out", { timeout_ms = 300 } } }) do
+    local id = leave(host, how[1], how[3])
+    if how[2] == "cancelled" then host:post("/v1/tasks/" .. id .. "/cancel") end
+    host:until_status(id, how[2])
+    nothing_left(id)
+  end
+  t.ok(#of_task(other) >= 4, "what another task has started is not touched")
+  t.eq(host:control({ op = "status" }).ok, true)
+  host:signal("sigterm")
+  t.eq(host:wait_exit(), 0)
+  t.eq(#of_task(other), 0, "left by a stop")
+end)
+
+for _, mode in ipairs({ "in_process", "respawn", "reexec" }) do
+  t.test("an attempt that a drain has cut leaves nothing that the next one would run beside: " .. mode, function()
+    local host = t.start({ args = { "--allow-exec" }, policy = ([[return { restart_mode = function() return %q end,
+      drain_budget = function() return 0 end }]]):format(mode) })
+    local dir = t.dir()
+    local first = ("test -e %s/one || { : >%s/one; wait; }; cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | "
+      .. "grep -c '^LEFT=1' >%s/count; exit 0"):format(dir, dir, dir)
+    local id = host:submit({ handler = "exec", on_interrupt = "retry", input = { argv = { "sh", "-c",
+      ("test -e %s/one || { export LEFT=1; %s }; unset LEFT; %s"):format(dir, LEAVES:format(""), first) } } })
+    t.ask_until("all that it starts", function() return uv.fs_stat(dir .. "/one") and #of_task(id) >= 5 end)
+    t.eq(host:restarted({}).outcome, "restarted")
+    t.eq(host:until_status(id, "succeeded").attempts, 2)
+    t.eq(t.read(dir .. "/count"), "0\n")
+    host:stop()
+  end)
+end
+
+t.test("a handler's commands are its task's, and so is what they leave", function()
+  local dir = t.dir()
+  os.execute("mkdir " .. dir .. "/handlers")
+  t.write(dir .. "/handlers/two.lua", [[local gwhost = require("gwhost")
+    return function(task)
+      gwhost.spawn({ argv = { "sh", "-c", "(setsid sleep 300 &)" } }):wait() -- what it leaves is used by the next one
+      gwhost.spawn({ argv = { "sleep", "300" } }) -- and nobody waits for this one
+      return {}
+    end]])
+  local host = t.start({ args = { "--handlers", dir .. "/handlers" } })
+  local id = host:submit({ handler = "two" })
+  host:until_status(id, "succeeded")
+  t.eq(host:wait("task.leftovers").processes, 2)
+  nothing_left(id)
+  host:stop()
+end)
+
 t.main()

@@ -6,8 +6,13 @@
 --- t.main()
 local uv = require("luv")
 local json = require("dkjson")
+local guarded = require("support.guarded")
 
 local t = {}
+
+local SUPPORT = debug.getinfo(1, "S").source:match("^@(.*)harness%.lua$")
+local RUN = os.getenv(guarded.MARK)
+if not RUN then guarded.run(SUPPORT .. "guarded.lua", { uv.exepath(), table.unpack(arg, 0) }) end
 
 local BINARY = assert(os.getenv("GWHOST_BINARY"), "set GWHOST_BINARY to the program under test")
 local SOURCE = assert(os.getenv("GWHOST_SOURCE"), "set GWHOST_SOURCE to the source directory")
@@ -67,7 +72,7 @@ end
 function t.go(fn)
   local job = { done = false }
   local co = coroutine.create(function()
-    local ok, err = xpcall(fn, debug.traceback)
+    local ok, err = xpcall(fn, function(e) return type(e) == "table" and e or debug.traceback(e, 2) end)
     job.done, job.err = true, not ok and err or nil
     t.wake()
   end)
@@ -124,12 +129,11 @@ end
 
 -- ---- files ----
 
-local scratch = assert(uv.fs_mkdtemp((os.getenv("TMPDIR") or "/tmp") .. "/gwhost-test-XXXXXX"))
 local counter = 0
 
 function t.dir()
   counter = counter + 1
-  local path = ("%s/%d"):format(scratch, counter)
+  local path = ("%s/%d"):format(RUN, counter)
   assert(uv.fs_mkdir(path, 448))
   return path
 end
@@ -195,6 +199,7 @@ function t.start(spec)
   for name, value in pairs(uv.os_environ()) do
     if not name:match("^GWHOST_") and not name:match("^LISTEN_") then env[#env + 1] = name .. "=" .. value end
   end
+  env[#env + 1] = guarded.MARK .. "=" .. RUN
   for _, pair in ipairs(spec.env or {}) do env[#env + 1] = pair end
   local err_pipe = uv.new_pipe(false)
   local handle, pid = uv.spawn(program, { args = args, env = env, stdio = { nil, nil, err_pipe, spec.pass } },
@@ -480,12 +485,13 @@ function Host:submit(task)
 end
 
 --- Asks for a task until it has this status (the events stream tells sooner, but a test may not have one).
-function Host:until_status(id, status)
-  local last
-  for _ = 1, 2000 do
+function Host:until_status(id, status, limit_ms)
+  local last, deadline = nil, uv.hrtime() + (limit_ms or LIMIT_MS) * 1000000
+  repeat
+    if last then t.pause(10) end
     last = self:get("/v1/tasks/" .. id).json
     if last.status == status then return last end
-  end
+  until uv.hrtime() > deadline
   error(("task %s is %s, not %s"):format(id, last.status, status), 2)
 end
 
@@ -572,6 +578,14 @@ function t.test(name, fn)
   tests[#tests + 1] = { name = name, fn = fn }
 end
 
+--- What cannot be tried here: a test by its name, before t.main(), or, from within, the one that runs.
+function t.skip(name, why)
+  tests[#tests + 1] = { name = name, why = why }
+end
+
+local SKIP = {}
+function t.skip_this(why) error(setmetatable({ why = why }, SKIP)) end
+
 --- All of a host's processes, whichever of them serves: who wrote a line of its log, or was named there.
 local function end_hosts()
   for host in pairs(running) do
@@ -590,30 +604,51 @@ local function end_hosts()
   running = {}
 end
 
+local reserved = {}
+
+--- A port that nobody has and nobody is given before the test ends. Whoever binds it with SO_REUSEADDR, as hosts do, may.
+function t.free_port()
+  local s = uv.new_tcp()
+  assert(s:bind("127.0.0.1", 0))
+  reserved[#reserved + 1] = s
+  return s:getsockname().port
+end
+
+--- Runs one; returns why it failed, and why it was skipped.
+local function run(test)
+  if test.why then return nil, test.why end
+  local job = t.go(test.fn)
+  while not job.done do uv.run("once") end
+  end_hosts()
+  for _, s in ipairs(reserved) do s:close() end
+  reserved = {}
+  local left = guarded.end_marked(RUN, 3000, function() uv.run("nowait") end)
+  local skip = getmetatable(job.err) == SKIP
+  return job.err and not skip and job.err or left, skip and job.err.why or nil
+end
+
 --- Runs all tests (or those whose name has arg[1] in it), prints the closing line, exits.
 function t.main()
-  local only, passed, failed = arg[1], 0, 0
+  local only, passed, failed, skipped = arg[1], 0, 0, 0
   for _, test in ipairs(tests) do
     if not only or test.name:find(only, 1, true) then
-      local began, job = uv.hrtime(), t.go(test.fn)
-      while not job.done do uv.run("once") end
-      end_hosts()
+      local began = uv.hrtime()
+      local err, why = run(test)
       local ms = (uv.hrtime() - began) // 1000000
-      if job.err then
+      if err then
         failed = failed + 1
-        print(("FAIL %s (%d ms)\n%s"):format(test.name, ms, job.err))
+        print(("FAIL %s (%d ms)\n%s"):format(test.name, ms, err))
+      elseif why then
+        skipped = skipped + 1
+        print(("skip %s: %s"):format(test.name, why))
       else
         passed = passed + 1
         print(("ok   %s (%d ms)"):format(test.name, ms))
       end
     end
   end
-  if failed == 0 then
-    os.execute("rm -rf '" .. scratch .. "'")
-  else
-    print("what the tests left is in " .. scratch)
-  end
-  print(("%d passed, %d failed"):format(passed, failed))
+  if failed == 0 then os.execute("find '" .. RUN .. "' -mindepth 1 -delete") end
+  print(("%d passed, %d failed, %d skipped"):format(passed, failed, skipped))
   io.stdout:flush()
   os.exit(failed == 0) -- without closing the state: luv's own end is not ours to test
 end

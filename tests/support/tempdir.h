@@ -12,11 +12,18 @@ static inline int tempdir_drop(const char *path, const struct stat *st, int type
     return remove(path);
 }
 
+/* Fills path (size bytes) with name where tests may write; its XXXXXX is for mkdtemp(3) and its kind. */
+static inline void tempdir_name(char *path, size_t size, const char *name)
+{
+    const char *base = getenv("TMPDIR");
+    if ((size_t)snprintf(path, size, "%s/%s", base != NULL ? base : "/tmp", name) >= size)
+        abort();
+}
+
 /* Fills path (at least 64 bytes) with a new folder of mode 0700. */
 static inline void tempdir_make(char *path)
 {
-    const char *base = getenv("TMPDIR");
-    (void)snprintf(path, 64, "%.40s/gwhost-XXXXXX", base != NULL ? base : "/tmp");
+    tempdir_name(path, 64, "gwhost-XXXXXX");
     if (mkdtemp(path) == NULL)
         abort();
 }

@@ -1,6 +1,7 @@
 /* Commands: their output, their end, what they inherit. */
 #include "base/err.h"
 #include "loop/child.h"
+#include "loop/leftovers.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -8,6 +9,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -219,6 +221,57 @@ static void what_a_service_manager_says_to_the_host_is_not_passed_on(void **stat
     (void)unsetenv("NOTIFY_SOCKETS");
 }
 
+static bool is_there(pid_t pid)
+{
+    char path[32];
+    (void)snprintf(path, sizeof path, "/proc/%d/environ", (int)pid);
+    FILE *f = fopen(path, "re");
+    bool there = f != NULL && getc(f) != EOF; // a dead one has none
+    if (f != NULL)
+        (void)fclose(f);
+    return there;
+}
+
+/* A command with this mark that prints the pid of what it leaves, out of its group and session. */
+static pid_t leave(uv_loop_t *loop, const char *mark, struct ended *e, struct gw_child **ret_child)
+{
+    struct gw_err err;
+    const char *argv[] = {"sh", "-c", "echo $(setsid sh -c 'echo $$; exec sleep 300 >/dev/null 2>&1' &)", NULL};
+    struct gw_child_spec spec = {.argv = argv, .keep_bytes = 100, .mark = mark};
+    assert_int_equal(gw_child_spawn(loop, &spec, on_end, e, ret_child, &err), 0);
+    while (e->calls == 0)
+        (void)uv_run(loop, UV_RUN_ONCE);
+    return (pid_t)atoi(e->out);
+}
+
+static void what_is_left_of_a_mark_ends_and_nothing_of_another(void **state)
+{
+    uv_loop_t loop;
+    struct gw_child *child;
+    struct ended one = {0}, two = {0}, three = {0};
+    gw_leftovers_adopt();
+    assert_int_equal(uv_loop_init(&loop), 0);
+    pid_t of_one = leave(&loop, "one", &one, &child), of_two = leave(&loop, "two", &two, &child);
+    assert_true(is_there(of_one) && is_there(of_two)); // a command's end is not yet its task's
+    assert_int_equal(gw_leftovers_end(&loop, "one", 10000), 1);
+    (void)uv_run(&loop, UV_RUN_DEFAULT); // no longer than it takes
+    assert_false(is_there(of_one));
+    assert_true(is_there(of_two));
+    assert_int_equal(gw_leftovers_end(&loop, "one", 0), 0);
+    const char *argv[] = {"sleep", "300", NULL};
+    struct gw_child_spec spec = {.argv = argv, .keep_bytes = 100, .mark = "two"};
+    struct gw_err err;
+    assert_int_equal(gw_child_spawn(&loop, &spec, on_end, &three, &child, &err), 0);
+    gw_child_abandon(child);
+    gw_child_settle();
+    assert_false(is_there(of_two));
+    (void)uv_run(&loop, UV_RUN_DEFAULT);
+    assert_int_equal(uv_loop_close(&loop), 0);
+    while (waitpid(-1, NULL, WNOHANG) > 0)
+        ;
+    (void)prctl(PR_SET_CHILD_SUBREAPER, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -235,6 +288,7 @@ int main(void)
         cmocka_unit_test(what_cannot_be_run_says_why),
         cmocka_unit_test(whoever_ignores_the_request_to_end_is_killed_with_its_group),
         cmocka_unit_test(an_abandoned_child_is_killed_and_says_nothing),
+        cmocka_unit_test(what_is_left_of_a_mark_ends_and_nothing_of_another),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

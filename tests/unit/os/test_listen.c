@@ -49,8 +49,21 @@ static void words_that_are_no_address_are_refused_with_the_forms_there_are(void 
     char longer[200] = "unix:/";
     memset(longer + 6, 'x', 150);
     assert_int_equal(gw_listen_check(longer, &err), -EINVAL);
+    assert_int_equal(gw_listen_check("unix:@name", &err), -EINVAL);
+    assert_non_null(strstr(err.text, "unix:./@name"));
+    assert_int_equal(gw_listen_check("unix:./@name", &err), 0);
     assert_int_equal(gw_listen_check("[::1]:80", &err), 0);
     assert_int_equal(gw_listen_check("localhost:0", &err), 0);
+}
+
+static void port_0_is_one_port_for_all_addresses_of_a_word(void **state)
+{
+    struct gw_err err;
+    if (gw_listen_open("*:0", &sockets, &count, &err) < 0 || count < 2)
+        skip(); // one family only
+    assert_int_equal(count, 2);
+    assert_string_equal(strrchr(sockets[0].address, ':'), strrchr(sockets[1].address, ':'));
+    assert_string_not_equal(strrchr(sockets[0].address, ':'), ":0");
 }
 
 static void port_0_picks_one_and_says_which(void **state)
@@ -319,6 +332,7 @@ static void a_socket_that_was_handed_over_is_where_it_is_said_to_be(void **state
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(port_0_is_one_port_for_all_addresses_of_a_word, setup, teardown),
         cmocka_unit_test(words_that_are_no_address_are_refused_with_the_forms_there_are),
         cmocka_unit_test_setup_teardown(port_0_picks_one_and_says_which, setup, teardown),
         cmocka_unit_test_setup_teardown(a_wildcard_is_not_loopback, setup, teardown),

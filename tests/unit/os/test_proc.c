@@ -1,15 +1,21 @@
 /* What /proc tells about this process and its children. */
 #include "os/proc.h"
+#include "support/tempdir.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -144,6 +150,45 @@ static void the_table_of_descriptors_grows_at_once_and_keeps_nothing(void **stat
     assert_int_equal(in_a_child(grows), 0);
 }
 
+static void a_program_that_is_just_being_written_is_run_a_moment_later(void **state)
+{
+    char path[80], *argv[] = {path, NULL}, *env[] = {NULL};
+    tempdir_name(path, sizeof path, "gwhost-XXXXXX");
+    int from = open("/bin/true", O_RDONLY), fd = mkstemp(path);
+    assert_true(sendfile(fd, from, NULL, 1 << 20) > 0 && fchmod(fd, 0700) == 0);
+    int status = -1;
+    pid_t pid = fork();
+    if (pid == 0) {
+        (void)close(fd);
+        gw_proc_exec(execve, path, argv, env);
+        _exit(errno == ETXTBSY ? 26 : 127);
+    }
+    char name[64], text[64] = "";
+    do { // until it sleeps between two tries
+        (void)snprintf(name, sizeof name, "/proc/%d/syscall", (int)pid);
+        int look = open(name, O_RDONLY);
+        if (look < 0)
+            break; // this kernel does not say
+        (void)!read(look, text, sizeof text - 1);
+        (void)close(look);
+    } while (atoi(text) != SYS_clock_nanosleep && kill(pid, 0) == 0 && waitpid(pid, &status, WNOHANG) == 0);
+    (void)close(fd);
+    if (status == -1)
+        (void)waitpid(pid, &status, 0);
+    assert_int_equal(WEXITSTATUS(status), 0);
+    fd = open(path, O_WRONLY); // one that stays so is given up
+    pid = fork();
+    if (pid == 0) {
+        gw_proc_exec(execve, path, argv, env);
+        _exit(errno == ETXTBSY ? 26 : 127);
+    }
+    (void)waitpid(pid, &status, 0);
+    assert_int_equal(WEXITSTATUS(status), 26);
+    (void)close(fd);
+    (void)close(from);
+    (void)unlink(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -151,6 +196,7 @@ int main(void)
         cmocka_unit_test(a_dead_process_has_no_facts),
         cmocka_unit_test(a_grandchild_descends_and_a_stranger_does_not),
         cmocka_unit_test(closed_standard_streams_lead_to_nowhere),
+        cmocka_unit_test(a_program_that_is_just_being_written_is_run_a_moment_later),
         cmocka_unit_test(the_table_of_descriptors_grows_at_once_and_keeps_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

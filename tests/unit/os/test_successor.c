@@ -2,6 +2,7 @@
 #include "base/err.h"
 #include "base/str.h"
 #include "os/successor.h"
+#include "support/tempdir.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -108,7 +109,8 @@ static void a_sibling_is_our_parents_to_wait_for(void **state)
 
 static void what_cannot_be_started_is_said_with_what_to_do(void **state)
 {
-    char text[] = "/tmp/gwhost-test-XXXXXX";
+    char text[64];
+    tempdir_name(text, sizeof text, "gwhost-test-XXXXXX");
     int fd = mkstemp(text), pair[2];
     assert_int_equal(write(fd, "no program\n", 11), 11);
     (void)close(fd);

@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "base/str.h"
 #include "policy/policy.h"
+#include "support/tempdir.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -36,7 +37,8 @@ static inline json_t *facts(const char *more)
 /* A policy in a file of its own, loaded. Fails the test when it does not load. */
 static inline struct gw_policy *policy_of(const char *text)
 {
-    char path[] = "/tmp/gwhost-policy-XXXXXX.lua";
+    char path[64];
+    tempdir_name(path, sizeof path, "gwhost-policy-XXXXXX.lua");
     int fd = mkstemps(path, 4);
     assert_true(fd >= 0);
     assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));

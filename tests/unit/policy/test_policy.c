@@ -10,9 +10,9 @@
 
 static char *temporary(void)
 {
-    char *dir = gw_strdup("/tmp/gwhost-policies-XXXXXX");
-    assert_non_null(mkdtemp(dir));
-    return dir;
+    char dir[64];
+    tempdir_make(dir);
+    return gw_strdup(dir);
 }
 
 static void write_file(const char *dir, const char *name, const char *text)

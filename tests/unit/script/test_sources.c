@@ -13,6 +13,7 @@
 #include "base/str.h"
 #include "script/door.h"
 #include "script/sources.h"
+#include "support/tempdir.h"
 
 #include <errno.h>
 #include <lauxlib.h>
@@ -30,8 +31,7 @@ struct place {
 static int set_up(void **state)
 {
     struct place *p = gw_calloc(1, sizeof *p);
-    (void)snprintf(p->dir, sizeof p->dir, "/tmp/gwhost-sources-XXXXXX");
-    assert_non_null(mkdtemp(p->dir));
+    tempdir_make(p->dir);
     p->s = gw_sources_new();
     p->L = luaL_newstate();
     luaL_openlibs(p->L);

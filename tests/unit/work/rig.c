@@ -2,6 +2,7 @@
 
 #include "base/str.h"
 #include "base/time.h"
+#include "support/tempdir.h"
 #include "work/db.h"
 
 #include <dirent.h>
@@ -128,8 +129,7 @@ static const struct gw_work_ops ops = {.execute = on_execute,
 void rig_init(struct rig *r)
 {
     *r = (struct rig){.retry_after_crash = true};
-    (void)snprintf(r->dir, sizeof r->dir, "/tmp/gwhost-work-XXXXXX");
-    assert_non_null(mkdtemp(r->dir));
+    tempdir_make(r->dir);
 }
 
 static void remove_dir(const char *dir)
