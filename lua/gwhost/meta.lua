@@ -11,7 +11,7 @@
 
 ---@class gwhost.Server what start returns
 ---@field close fun(self: gwhost.Server, opts: gwhost.CloseOptions) lets go of what the application holds; may
---- wait, for at most 20 s. Requests, tasks and runs in hand are waited for by the host.
+--- wait, for at most 20 s. Requests, streamed answers, tasks and runs in hand are waited for by the host.
 
 ---@class gwhost.CloseOptions
 ---@field reason string "gateway restarting" or "gateway stopping"
@@ -47,7 +47,9 @@
 ---@field headers table<string, string>? Content-Length, Date and Connection are the core's
 ---@field body any? a string as it is; anything else becomes JSON
 ---@field events boolean? true: the connection becomes a stream of the host's events (server-sent events)
----@field stream (fun(stream: gwhost.Stream))? writes the body piece by piece; the answer ends when it returns
+---@field stream (fun(stream: gwhost.Stream))? writes the body piece by piece; the answer is whole when it returns. When
+--- it raises an error, or has not returned in the time that closing may take, the connection is cut without the last
+--- chunk (reset for HTTP/1.0), so that its client knows. One that has no end of its own ends when close() is called.
 
 ---@class gwhost.Stream
 local Stream = {}

@@ -142,14 +142,20 @@ static struct channel *channel_new(struct gw_lua_app *app, lua_State *L, const c
     return c;
 }
 
+/* Once its function has returned it is whole. A stream that runs is waited for as any request is. */
 static void stream_done(struct gw_coro *coro, int nresults, const struct gw_err *err)
 {
     struct channel *c = coro->ud;
+    struct gw_lua_app *app = coro->app;
     if (err != NULL)
-        gw_lua_app_error(coro->app, "a streamed answer", err);
-    if (c->stream != NULL)
+        gw_lua_app_error(app, "a streamed answer", err);
+    if (c->stream != NULL && err != NULL)
+        gw_stream_cut(c->stream);
+    else if (c->stream != NULL)
         gw_stream_end(c->stream);
     drop(c);
+    app->request_count--;
+    gw_lua_app_settle(app);
 }
 
 /* One call's work, so that what may raise is in one protected place. */
@@ -214,6 +220,7 @@ static int reply_body(lua_State *L)
         if (L != r->app->L)
             lua_xmove(L, r->app->L, 2);
         hold(c);
+        r->app->request_count++;
         gw_coro_go(r->app, 1, stream_done, c, NULL);
         return 0;
     }
@@ -532,7 +539,7 @@ void gw_app_http_release(struct gw_lua_app *app)
         struct channel *c = (struct channel *)app->streams.next;
         gw_link_remove(&c->link);
         gw_stream_set_data(c->stream, NULL);
-        gw_stream_end(c->stream);
+        gw_stream_cut(c->stream);
         c->stream = NULL;
     }
 }

@@ -187,8 +187,8 @@ static int wanted_events(const struct gw_conn *c)
     if (c->state == GW_CONN_LINGERING)
         return UV_READABLE;
     int events = gw_conn_unsent(c) > 0 ? UV_WRITABLE : 0;
-    if (c->eof)
-        return events;
+    if (c->eof) // nothing to read, but that it has gone altogether is worth to know
+        return c->stream != NULL ? events | UV_PRIORITIZED : events;
     if (!c->no_read)
         return events | UV_READABLE;
     return c->hung_up ? events : events | UV_DISCONNECT;
@@ -283,8 +283,8 @@ static void compact(struct gw_conn *c)
         gw_buf_fini(&c->in);
 }
 
-/* The client sends no more. Its answers still go out, for it may have closed its sending half only. A stream
- * ends, since it might otherwise go on for hours to nobody. */
+/* The client sends no more. Its answers still go out, streams too, for it may have closed its sending half only; if it
+ * has gone altogether, what is written to it finds that out. */
 static void handle_eof(struct gw_conn *c)
 {
     if (c->req != NULL && c->req->state != GW_REQ_PARSING) {
@@ -293,7 +293,11 @@ static void handle_eof(struct gw_conn *c)
     }
     if (gw_list_linked(&c->ready.link) || (c->ws != NULL && c->no_read))
         return; // there is input to look at first
-    if (c->stream == NULL && gw_conn_unsent(c) > 0)
+    if (c->stream != NULL) {
+        gw_hub_probe(c->stream);
+        return;
+    }
+    if (gw_conn_unsent(c) > 0)
         return;
     gw_conn_cut(c);
 }
@@ -317,7 +321,7 @@ static void process(struct gw_conn *c)
 static void polled(uv_poll_t *handle, int status, int events)
 {
     struct gw_conn *c = handle->data;
-    if (status < 0) { // the connection was reset
+    if (status < 0 || (events & UV_PRIORITIZED) != 0) { // the connection was reset
         gw_conn_cut(c);
         return;
     }

@@ -22,12 +22,12 @@ void gw_net_freeze(struct gw_net *net)
 {
     if (net->frozen)
         return;
-    // What an application streamed has ended with it; the hub's streams go on.
+    // What an application streamed ends with it; the hub's streams go on.
     for (struct gw_list *l = net->streams.next, *next; l != &net->streams; l = next) {
         next = l->next;
         struct gw_stream *s = gw_container(l, struct gw_stream, link);
         if (!s->internal)
-            gw_stream_end(s);
+            gw_stream_cut(s);
     }
     net->frozen = true;
     uv_update_time(net->loop);

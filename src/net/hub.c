@@ -36,6 +36,20 @@ void gw_hub_attach_ws(struct gw_ws *ws)
     gw_list_append(&ws->net->subscribers, &ws->sub.link);
 }
 
+static void ping(struct gw_stream *s)
+{
+    static const char comment[] = ": ping\n\n";
+    (void)gw_stream_write(s, comment, sizeof comment - 1);
+}
+
+void gw_hub_probe(struct gw_stream *s)
+{
+    if (s->internal && !s->probed) {
+        s->probed = true;
+        ping(s);
+    }
+}
+
 static void publish_to(struct gw_subscriber *sub, const struct gw_buf *sse, const struct gw_buf *frame)
 {
     if (sub->stream != NULL) {

@@ -349,6 +349,7 @@ struct gw_stream {
     void *data;
     bool chunked, silent /* HEAD */, keep_alive, blocked;
     bool internal; /* the hub's: no callbacks */
+    bool probed;
     struct gw_subscriber sub;
 };
 void gw_stream_conn_gone(struct gw_stream *s);
@@ -405,5 +406,7 @@ void gw_listener_repoll(struct gw_net *net); /* polls, or not, as things are */
 void gw_hub_catch_up(struct gw_net *net);    /* publishes what happened while frozen */
 void gw_hub_forget(struct gw_net *net);      /* … or does not */
 void gw_hub_detach(struct gw_subscriber *sub);
+/* Its client sends no more: asks whether it still reads, once, with bytes that mean nothing. */
+void gw_hub_probe(struct gw_stream *s);
 void gw_wind_down_check(struct gw_net *net);
 void gw_net_handle_closed(struct gw_net *net);

@@ -136,7 +136,9 @@ void gw_stream_set_data(struct gw_stream *s, void *data);
 void *gw_stream_data(const struct gw_stream *s);
 /* Returns 0, or -EAGAIN when more than send_buffer_bytes wait for a slow client (the data was not taken). */
 int gw_stream_write(struct gw_stream *s, const void *data, size_t n);
-void gw_stream_end(struct gw_stream *s); /* ops->stream_closed follows from the loop */
+void gw_stream_end(struct gw_stream *s); /* it is whole; ops->stream_closed follows from the loop */
+/* It is not, and never will be: the connection ends with it, so that its client can tell. ops->stream_closed follows. */
+void gw_stream_cut(struct gw_stream *s);
 
 /* ---- WebSocket ---- */
 /* Accepts the handshake of a request whose info says upgrade, and gives req up. The request's info stays
@@ -171,7 +173,7 @@ enum { GW_NET_BATCH = 200, GW_NET_HANDOVER_VERSION = 1, GW_NET_MOVES_BYTES = 64 
 
 /* From now on nothing is read, written, accepted, timed out or called back, until gw_net_thaw(); deadlines stand
  * still with it. The application
- * has been released before; streams that are not the hub's are ended. Both do nothing when it is so already. */
+ * has been released before; streams that are not the hub's are cut. Both do nothing when it is so already. */
 void gw_net_freeze(struct gw_net *net);
 /* Goes on as if nothing had been, with connections that stayed and with those that were adopted meanwhile.
  * Adopted WebSockets are paused until their owner resumes them. */
@@ -205,7 +207,7 @@ void gw_net_events_from(struct gw_net *net, uint64_t last);
 /* From now on answers carry Connection: close, or do not any longer; everything else goes on. */
 void gw_net_say_close(struct gw_net *net, bool say);
 /* From now on answers carry Connection: close and listeners accept nothing more (their queue is served
- * first). WebSockets are closed with ws_code (1001 or 1012) and SSE streams ended; keep-alive connections
+ * first). WebSockets are closed with ws_code (1001 or 1012), SSE streams ended, other streams cut; keep-alive connections
  * that stay idle are closed after idle_grace_ms. done is called from the loop once no connection is left;
  * gw_net_close() remains the caller's. */
 void gw_net_wind_down(struct gw_net *net, unsigned ws_code, const char *ws_reason, unsigned idle_grace_ms,

@@ -110,22 +110,86 @@ static void a_stream_that_fails_in_the_middle_of_writing_is_told_once(void **sta
     assert_int_equal(rig.streams_closed, 1);
 }
 
-static void a_half_closed_client_gets_what_is_complete_at_once_and_no_endless_stream(void **state)
+static void a_half_closed_client_gets_all_of_a_stream(void **state)
 {
-    struct rig_client *c = rig_connect(&rig);
-    rig_send(c, "GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
+    struct rig_client *c = stream_of("GET /stream HTTP/1.1\r\nHost: x\r\n\r\n");
+    struct gw_stream *s = rig.stream;
+    (void)gw_stream_write(s, "first", 5);
     rig_half_close(c);
-    rig_until(&rig, rig.gone == 1);
-    struct gw_stream *s = gw_stream_begin(rig.kept[0], 200, NULL, 0);
-    (void)gw_stream_write(s, "whole", 5);
+    rig_until(&rig, s->conn->eof);
+    rig_settle(&rig);
+    assert_int_equal(gw_stream_write(s, "rest", 4), 0);
     gw_stream_end(s);
-    rig_expect(c, "5\r\nwhole\r\n0\r\n\r\n");
-    c = rig_connect(&rig);
-    rig_send(c, "GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
+    rig_expect(c, "5\r\nfirst\r\n4\r\nrest\r\n0\r\n\r\n");
+    rig_expect_end(c);
+    rig_until(&rig, rig.streams_closed == 1);
+}
+
+static void what_is_written_to_a_client_that_went_after_its_request_finds_that_out(void **state)
+{
+    struct rig_client *c = stream_of("GET /stream HTTP/1.1\r\nHost: x\r\n\r\n");
+    struct gw_stream *s = rig.stream;
+    rig_expect(c, "\r\n\r\n"); // nothing is unread: its end is no reset
+    rig_hang_up(c);
+    rig_until(&rig, s->conn->eof);
+    (void)gw_stream_write(s, "x", 1);
+    rig_until(&rig, rig.streams_closed == 1);
+}
+
+static void a_stream_that_is_cut_does_not_look_whole(void **state)
+{
+    struct rig_client *c = stream_of("GET /stream HTTP/1.1\r\nHost: x\r\n\r\nGET /next HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_int_equal(gw_stream_write(rig.stream, "hello", 5), 0);
+    gw_stream_cut(rig.stream);
+    rig_expect_end(c);
+    assert_true(rig_has(c, "\r\n5\r\nhello\r\n"));
+    assert_int_equal(rig_count(c, "\r\n0\r\n"), 0);
+    assert_int_equal(rig_count(c, "HTTP/1.1 "), 1);
+    rig_until(&rig, rig.streams_closed == 1);
+}
+
+static void a_stream_to_http_1_0_that_is_cut_is_reset(void **state)
+{
+    struct rig_client *c = stream_of("GET /stream HTTP/1.0\r\n\r\n");
+    (void)gw_stream_write(rig.stream, "plain", 5);
+    rig_expect(c, "plain");
+    gw_stream_cut(rig.stream);
+    rig_expect_end(c);
+    assert_true(c->reset);
+    rig_until(&rig, rig.streams_closed == 1);
+}
+
+static void winding_down_and_moving_cut_what_an_owner_has_not_ended(void **state)
+{
+    struct rig_client *c[2];
+    for (int i = 0; i < 2; i++) {
+        c[i] = stream_of("GET /stream HTTP/1.1\r\nHost: x\r\n\r\n");
+        (void)gw_stream_write(rig.stream, "part", 4);
+        rig.stream = NULL;
+        rig_expect(c[i], "part\r\n");
+        if (i == 0)
+            rig_move(&rig);
+        else
+            rig_send(rig_connect(&rig), "GET /wind HTTP/1.1\r\nHost: x\r\n\r\n");
+        rig_expect_end(c[i]);
+        assert_int_equal(rig_count(c[i], "\r\n0\r\n"), 0);
+    }
+}
+
+static void a_subscriber_that_half_closes_stays_while_it_reads(void **state)
+{
+    struct rig_client *c = stream_of("GET /stream HTTP/1.1\r\nHost: x\r\n\r\n");
+    gw_stream_end(rig.stream);
+    rig_send(c, "GET /events HTTP/1.1\r\nHost: x\r\n\r\n");
+    rig_expect(c, "retry: 1000\n\n");
     rig_half_close(c);
-    rig_until(&rig, rig.gone == 2);
-    (void)gw_stream_begin(rig.kept[1], 200, NULL, 0);
-    rig_until(&rig, rig.streams_closed == 2);
+    rig_expect(c, ": ping\n\n");
+    gw_hub_publish(rig.net, "task", "{\"id\":1}");
+    rig_expect(c, "{\"id\":1}");
+    rig_forget(c);
+    rig_hang_up(c);
+    gw_hub_publish(rig.net, "task", "{\"id\":2}");
+    rig_until(&rig, gw_net_counts(rig.net).streams == 0);
 }
 
 static void events_reach_all_subscribers_with_increasing_ids(void **state)
@@ -196,7 +260,12 @@ int main(void)
         IN_A_RIG(a_slow_client_is_told_of_by_eagain),
         IN_A_RIG(a_stream_whose_client_goes_is_told_so_and_takes_no_more),
         IN_A_RIG(a_stream_that_fails_in_the_middle_of_writing_is_told_once),
-        IN_A_RIG(a_half_closed_client_gets_what_is_complete_at_once_and_no_endless_stream),
+        IN_A_RIG(a_half_closed_client_gets_all_of_a_stream),
+        IN_A_RIG(what_is_written_to_a_client_that_went_after_its_request_finds_that_out),
+        IN_A_RIG(a_stream_that_is_cut_does_not_look_whole),
+        IN_A_RIG(a_stream_to_http_1_0_that_is_cut_is_reset),
+        IN_A_RIG(winding_down_and_moving_cut_what_an_owner_has_not_ended),
+        IN_A_RIG(a_subscriber_that_half_closes_stays_while_it_reads),
         IN_A_RIG(events_reach_all_subscribers_with_increasing_ids),
         IN_A_RIG(head_of_the_events_ends_at_once),
         IN_A_RIG(a_subscriber_that_is_too_slow_is_ended_and_the_others_are_not),
