@@ -97,6 +97,8 @@ struct standby {
     int control_fd;
     bool met, told, complete, arrived; /* letters: hello, ready, the last connections; and they are ours */
     bool serving;               /* said and heard, or nobody is left to hear it */
+    bool describes;             /* the predecessor understands how this one describes connections */
+    bool answers;               /* they are ours before the start has succeeded: an image has nobody beside it */
     bool gone, failed;          /* the predecessor; our last word */
     bool stop_waits;            /* for the connections */
     bool ready_due;             /* the service manager is told once the predecessor has gone */

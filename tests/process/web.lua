@@ -80,4 +80,105 @@ t.test("who half-closes after the request gets all of a stream", function()
   host:stop()
 end)
 
+--- Starts once a file says how: "go" or "fail"; the first one at once.
+local GATED = [[
+local gwhost = require("gwhost")
+local uv = require("luv")
+return {
+  start = function(ctx)
+    local last = gwhost.kept("starts") or 0
+    gwhost.keep("starts", last + 1)
+    if last > 0 then
+      gwhost.log("info", "starting")
+      while not uv.fs_stat(ctx.vars.dir .. "/go") do
+        if uv.fs_unlink(ctx.vars.dir .. "/fail") then error("no start today") end
+        gwhost.sleep(5)
+      end
+    end
+    gwhost.serve({ public = true, request = function(req) return { body = ctx.boot_id .. req.body } end,
+      websocket = function(ws) ws.on_message = function(m) ws:send(m) end end })
+    return { close = function() end }
+  end,
+}]]
+
+--- An application that starts once a file says so, in another image of the same process by now.
+local function starting_image(dir)
+  local host = t.start({ app = GATED, policy = policy("reexec"), args = { "--set", "dir=" .. dir } })
+  local kept, half, ws = t.connect(host), t.connect(host), t.ok(t.websocket(host, "/"))
+  t.eq(kept:request("GET", "/").body, host.boot_id)
+  half:send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nha")
+  t.eq(kept:request("GET", "/healthz").json.boot_id, host.boot_id)
+  host:signal("sigusr1")
+  local starting = host:wait("app.log", function(e) return e.msg == "starting" end)
+  t.ok(starting.boot_id ~= host.boot_id)
+  return host, kept, half, ws, starting.boot_id
+end
+
+--- What the core answers while an image starts.
+local function answered_while_starting(host, kept, ws, boot_id)
+  local fresh = t.connect(host)
+  for _, c in ipairs({ kept, fresh }) do
+    local health = c:request("GET", "/healthz")
+    t.eq(health.json.boot_id, boot_id)
+    t.eq(health.headers["gwhost-generation"], boot_id:sub(1, 8) .. ".1")
+    local ready = c:request("GET", "/readyz")
+    t.eq(ready.status, 503)
+    t.eq(ready.json.status, "starting")
+  end
+  t.eq(host:get("/v1/status").json.state, "starting")
+  t.eq(host:get("/metrics").status, 200)
+  t.eq(host:control({ op = "status" }).result.state, "starting")
+  ws:frame(9, "still there")
+  ws.connection:until_match("\x8a\x0bstill there")
+  ws.connection.data = ""
+  fresh:send("GET / HTTP/1.1\r\nHost: x\r\n\r\n") -- no token: the application asks for none
+  kept:send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+  return fresh
+end
+
+t.test("while an image in the same process starts, the core answers and the rest waits", function()
+  local dir = t.dir()
+  local host, kept, half, ws, boot_id = starting_image(dir)
+  local fresh = answered_while_starting(host, kept, ws, boot_id)
+  ws:send("held")
+  half:send("lf")
+  t.write(dir .. "/go", "")
+  for _, c in ipairs({ kept, fresh }) do
+    t.eq(c:answer().body, boot_id)
+    c:close()
+  end
+  t.eq(half:answer().body, boot_id .. "half")
+  half:close()
+  t.eq(ws:recv().data, "held")
+  ws:close()
+  t.eq(host:wait("restart.outcome").outcome, "restarted")
+  host:stop()
+end)
+
+t.test("an image that has answered and goes back after all hands back what it holds", function()
+  local dir = t.dir()
+  local host, kept, half, ws, boot_id = starting_image(dir)
+  local fresh = answered_while_starting(host, kept, ws, boot_id)
+  ws:send("held")
+  half:send("l")
+  local told = host:control({ op = "restart", reason = "asked meanwhile" })
+  t.eq(told.ok, true)
+  t.write(dir .. "/fail", "")
+  t.match(host:wait("respawn.failed").error, "no start today")
+  local back = host:wait("app.log", function(e) return e.msg == "starting" end)
+  half:send("f")
+  t.write(dir .. "/go", "")
+  for _, c in ipairs({ kept, fresh }) do
+    t.eq(c:answer().body:sub(1, 32), back.boot_id)
+    c:close()
+  end
+  t.eq(half:answer().body, back.boot_id .. "half")
+  half:close()
+  t.eq(ws:recv().data, "held")
+  ws:close()
+  t.eq(host:wait("restart.outcome").outcome, "failed")
+  host:wait("restart.outcome", function(e) return e.request_id == (told.result.merged_into or told.result.request_id) end)
+  host:stop()
+end)
+
 t.main()
