@@ -378,7 +378,8 @@ void gw_room_accepting(void *host, bool paused, int code); /* for gw_routes */
 
 /* routes.c */
 extern const struct gw_net_ops gw_routes;
-void gw_routes_token(struct gw_host *h);
+/* admit.c: whether req may ask; it has been answered if not. public: no token is asked for. */
+bool gw_admit(struct gw_host *h, struct gw_request *req, bool public);
 
 /* workload.c: work/ on this loop */
 extern const struct gw_work_ops gw_workload;

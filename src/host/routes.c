@@ -1,10 +1,8 @@
-/* routes.c - requests as they arrive: who may ask, what the core answers itself, what waits for whom. */
+/* routes.c - requests as they arrive: what the core answers itself, what waits for whom. */
 #include "host/inside.h"
 
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <unistd.h>
 
 static void answer_json(struct gw_request *req, int status, json_t *value)
@@ -64,79 +62,6 @@ static const struct {
             {"/v1/status", false, status},
             {"/metrics", false, metrics}};
 
-// ---- who may ask ----
-
-/* Whether the Host header names this machine by address: a page of the web reaches it by a name only. */
-static bool host_is_literal(const char *host)
-{
-    if (host == NULL)
-        return false;
-    if (*host == '[')
-        return true;
-    size_t n = strcspn(host, ":");
-    if (n == 9 && strncasecmp(host, "localhost", 9) == 0)
-        return true;
-    return n > 0 && strspn(host, "0123456789.") == n;
-}
-
-/* The value of access_token in a query, percent-decoded in place of a copy; NULL when there is none. */
-static char *query_token(const char *query)
-{
-    static const char key[] = "access_token=";
-    for (const char *p = query; p != NULL && *p != '\0'; p = strchr(p, '&')) {
-        p += *p == '&';
-        if (strncmp(p, key, sizeof key - 1) != 0)
-            continue;
-        p += sizeof key - 1;
-        char *token = gw_memdup0(p, strcspn(p, "&")), *out = token;
-        for (char *in = token; *in != '\0'; in++) {
-            if (*in == '%' && isxdigit((unsigned char)in[1]) && isxdigit((unsigned char)in[2])) {
-                char hex[3] = {in[1], in[2], '\0'};
-                *out++ = (char)strtol(hex, NULL, 16);
-                in += 2;
-            } else {
-                *out++ = *in;
-            }
-        }
-        *out = '\0';
-        return token;
-    }
-    return NULL;
-}
-
-static bool has_token(const struct gw_host *h, struct gw_request *req, const struct gw_request_info *info)
-{
-    const char *given = gw_request_header(req, "authorization");
-    if (given != NULL && strncasecmp(given, "Bearer ", 7) == 0) {
-        given += 7 + strspn(given + 7, " ");
-        return gw_equal_secret(given, strlen(given), h->token, strlen(h->token));
-    }
-    if (strcmp(info->path, "/ws") != 0 && strcmp(info->path, "/v1/events") != 0)
-        return false;
-    // Browsers cannot set a header on these two.
-    char *token = query_token(info->query);
-    bool ok = token != NULL && gw_equal_secret(token, strlen(token), h->token, strlen(h->token));
-    free(token);
-    return ok;
-}
-
-static bool admitted(struct gw_host *h, struct gw_request *req, const struct gw_request_info *info, bool public)
-{
-    if (h->options.open) {
-        if (host_is_literal(gw_request_header(req, "host")))
-            return true;
-        gw_answer_error(req, 421, "misdirected", "with --open the Host header must be an IP address or localhost", 0);
-        return false;
-    }
-    if (public || has_token(h, req, info))
-        return true;
-    static const char body[] = "{\"error\":{\"code\":\"unauthorized\",\"message\":\"send Authorization: Bearer TOKEN; "
-                               "the token is in the file `token` of the state directory\"}}";
-    struct gw_header headers[] = {{"Content-Type", "application/json"}, {"WWW-Authenticate", "Bearer"}};
-    gw_answer(req, 401, headers, 2, body, sizeof body - 1);
-    return false;
-}
-
 // ---- who answers ----
 
 static bool serves(const struct gw_host *h)
@@ -185,7 +110,7 @@ static void on_request(void *ud, struct gw_request *req)
     for (size_t i = 0; i < sizeof core / sizeof *core; i++) {
         if (strcmp(info->path, core[i].path) != 0)
             continue;
-        if (!core[i].open && !admitted(h, req, info, false))
+        if (!core[i].open && !gw_admit(h, req, false))
             return;
         if (get)
             core[i].answer(h, req);
@@ -195,7 +120,7 @@ static void on_request(void *ud, struct gw_request *req)
     }
     // While nobody serves it is as it was; who is held until then is asked again by the next generation.
     bool open = h->app != NULL && h->app->public_http;
-    if (admitted(h, req, info, open || (h->public_http && !serves(h))))
+    if (gw_admit(h, req, open || (h->public_http && !serves(h))))
         hand_on(h, req);
 }
 

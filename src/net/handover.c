@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -118,8 +119,9 @@ static void add_flag(json_t *o, const char *key, bool set)
 static void write_head(const struct gw_request_info *info, struct gw_buf *out)
 {
     gw_buf_addf(out, "%s %s HTTP/1.1\r\n", info->method, info->target);
-    for (size_t i = 0; i < info->header_count; i++)
-        gw_buf_addf(out, "%s:%s\r\n", info->headers[i].name, info->headers[i].value);
+    for (size_t i = 0; i < info->header_count; i++) // Host is in the target again, if it came from there
+        gw_buf_addf(out, "%s:%s\r\n", info->headers[i].name,
+                    *info->target != '/' && strcasecmp(info->headers[i].name, "Host") == 0 ? "" : info->headers[i].value);
     gw_buf_adds(out, "\r\n");
 }
 

@@ -3,6 +3,7 @@
  * llhttp walks the bytes and reports where things are; positions are kept as offsets into the raw message,
  * which stays whole until it is answered. What llhttp lets pass and we do not is refused here: each of it is
  * a way in which two programs in a row can read one stream of bytes as different requests. */
+#include "base/authority.h"
 #include "base/err.h"
 #include "net/inside.h"
 
@@ -65,11 +66,7 @@ static int on_field(llhttp_t *parser, const char *at, size_t n)
             return 0;
         }
     }
-    if (req->span_count == req->span_cap) {
-        req->span_cap = req->span_cap > 0 ? req->span_cap * 2 : 16;
-        req->spans = gw_realloc(req->spans, req->span_cap * sizeof *req->spans);
-        req->headers = gw_realloc(req->headers, req->span_cap * sizeof *req->headers);
-    }
+    gw_request_room(req);
     req->spans[req->span_count++] = (struct gw_span){.name = where, .name_len = (uint32_t)n};
     return 0;
 }
@@ -118,13 +115,38 @@ static bool is_valued(const char *raw, const struct gw_span *span, const char *v
     return span->value_len == n && strncasecmp(raw + span->value, value, n) == 0;
 }
 
-/* Host is "name", "name:port" or "[v6]:port"; anything that ends a URL's authority has no business in it. */
+/* Host is "name", "address" or "[v6]", with or without a port; empty where the target has no host. */
 static bool is_host(const char *host, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
-        if ((unsigned char)host[i] <= ' ' || (unsigned char)host[i] >= 0x7f || strchr("/?#@,\\\"<>", host[i]) != NULL)
-            return false;
-    return true;
+    struct gw_authority a;
+    return n == 0 || gw_authority_read(host, n, &a);
+}
+
+/* A path, http:// or https:// with a host, or the asterisk of OPTIONS. */
+static bool is_target(const char *target, size_t n, bool asterisk)
+{
+    struct gw_span host;
+    if (*target == '/')
+        return true;
+    if (n == 1 && *target == '*')
+        return asterisk;
+    struct gw_authority a;
+    return gw_http_target_host(target, n, &host) && gw_authority_read(target + host.value, host.value_len, &a);
+}
+
+bool gw_http_target_host(const char *target, size_t n, struct gw_span *ret)
+{
+    static const char *const schemes[] = {"http://", "https://"};
+    for (int i = 0; i < 2; i++) {
+        size_t len = strlen(schemes[i]), end = len;
+        if (n <= len || strncasecmp(target, schemes[i], len) != 0)
+            continue;
+        while (end < n && target[end] != '/' && target[end] != '?')
+            end++;
+        *ret = (struct gw_span){.value = (uint32_t)len, .value_len = (uint32_t)(end - len)};
+        return true;
+    }
+    return false;
 }
 
 /* The rules over the headers that decide where a message ends and whom it is for. */
@@ -179,6 +201,8 @@ static int on_headers_complete(llhttp_t *parser)
         return refuse_bad(c, "the target has a fragment");
     if (parser->method == HTTP_CONNECT)
         return refuse(c, 405, "method_not_allowed", "this is no proxy");
+    if (!is_target(raw + req->target, req->target_len, parser->method == HTTP_OPTIONS))
+        return refuse_bad(c, "the target is no path, and no URL of a host");
     int r = check_headers(c, raw);
     if (r != 0)
         return r;

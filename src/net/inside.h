@@ -311,6 +311,7 @@ struct gw_request {
 
 struct gw_request *gw_request_new(struct gw_net *net, struct gw_conn *c);
 void gw_request_free(struct gw_request *req);
+void gw_request_room(struct gw_request *req); /* for one more header */
 /* Builds info from the spans and the raw header, so that raw may move. */
 void gw_request_build(struct gw_request *req, const char *raw);
 void gw_request_hand_out(struct gw_request *req); /* calls ops->request */
@@ -321,6 +322,8 @@ void gw_request_tell_gone(struct gw_request *req);
 void gw_http_process(struct gw_conn *c);
 /* The request whose header is all of c's input, the caller's; one of no use, but never NULL, when it is malformed. */
 struct gw_request *gw_http_read_head(struct gw_conn *c);
+/* Where the host is in a target in absolute form. False: it is in another one. */
+bool gw_http_target_host(const char *target, size_t n, struct gw_span *ret);
 /* Answers input that is no request, and ends the connection. */
 void gw_http_refuse(struct gw_conn *c, unsigned status, const char *code, const char *message);
 

@@ -181,4 +181,56 @@ t.test("an image that has answered and goes back after all hands back what it ho
   host:stop()
 end)
 
+--- The status of a request whose head is given line by line.
+local function asked(host, ...)
+  local c = t.connect(host)
+  c:send(table.concat({ ... }, "\r\n") .. "\r\n\r\n")
+  local answer = t.ok(c:until_match("^HTTP/1.1 (%d+)"))
+  local words = answer:match("^4") and c:until_match('"message":"([^"]*)"')
+  c:close()
+  return answer, words
+end
+
+local HANDSHAKE = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" ..
+  "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+
+t.test("with --open only pages of the host, of this machine and of --origin reach what changes or tells something", function()
+  local host = t.start({ args = { "--open", "--origin", "https://app.example", "--origin", "null" } })
+  local here = "Host: " .. host.address
+  local page, json = "Origin: http://evil.example", "Content-Type: application/json\r\nContent-Length: 0"
+  for _, head in ipairs({ "GET /ws HTTP/1.1\r\n" .. HANDSHAKE, "GET /v1/events HTTP/1.1", "POST /v1/restart HTTP/1.1\r\n" .. json }) do
+    for _, origin in ipairs({ page, page .. ":80", "Origin: http://127.0.0.1.evil.example", "Origin: https://app.example:444",
+      "Origin: nothing", "Origin: https://app.example\r\n" .. page }) do
+      t.eq(asked(host, head, here, origin), "403", head .. origin)
+    end
+  end
+  t.match(select(2, asked(host, "GET /v1/events HTTP/1.1", here, page)), "evil.example.*%-%-origin")
+  for _, origin in ipairs({ "X: y", "Origin: http://" .. host.address, "Origin: https://app.example", "Origin: HTTPS://APP.example",
+    "Origin: null", "Origin: http://localhost:3000", "Origin: http://[::1]:3000", "Origin: http://127.0.0.1" }) do
+    t.eq(asked(host, "GET /ws HTTP/1.1", here, HANDSHAKE, origin), "101", origin)
+    t.eq(asked(host, "GET /v1/events HTTP/1.1", here, origin), "200", origin)
+  end
+  t.eq(asked(host, "GET /v1/tasks HTTP/1.1", here, page), "200", "what a browser does not let it read")
+  t.eq(asked(host, "GET http://evil.example/v1/status HTTP/1.1", here), "421", "the target is what it asks for")
+  t.eq(asked(host, "GET /v1/status HTTP/1.1", "Host: ..."), "421")
+  host:stop()
+end)
+
+t.test("an application's WebSockets are kept from foreign pages, with a token too where --origin says whose they are", function()
+  local app = [[local gwhost = require("gwhost")
+    return { start = function()
+      gwhost.serve({ public = true, websocket = function() end, request = function() return { body = "" } end })
+      return { close = function() end }
+    end }]]
+  for _, args in ipairs({ { "--open" }, { "--origin", "http://app.example" }, {} }) do
+    local host = t.start({ app = app, args = args })
+    t.eq(asked(host, "GET / HTTP/1.1", "Host: " .. host.address, HANDSHAKE, "Origin: http://evil.example"),
+      #args == 0 and "101" or "403")
+    t.eq(asked(host, "GET / HTTP/1.1", "Host: " .. host.address, HANDSHAKE), "101")
+    host:stop()
+  end
+  local bad = t.start({ args = { "--origin", "app.example" }, ready = false })
+  t.eq(bad:wait_exit(), 2)
+end)
+
 t.main()
