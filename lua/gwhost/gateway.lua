@@ -174,7 +174,7 @@ end
 
 local function on_socket(ws)
   ws:subscribe()
-  ws.on_message = function(data, kind) ws:send(data, kind) end
+  ws.on_message = function(data, kind) ws:send_wait(data, kind) end
 end
 
 local server = {}

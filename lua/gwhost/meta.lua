@@ -40,6 +40,7 @@
 ---@field body string whole, at most 1 MiB
 ---@field peer string "127.0.0.1:5000" or "unix"
 ---@field upgrade boolean a WebSocket handshake
+---@field protocols string[]? of a handshake: the subprotocols that the client offers
 ---@field connection integer unique in this process
 
 ---@class gwhost.Answer
@@ -58,16 +59,27 @@ local Stream = {}
 ---@param data string
 ---@return true? ok, string? reason
 function Stream:write(data) end
+--- Waits until the client has room for it, and sends it; pieces go out in the order of the calls.
+---@param data string
+---@return true? ok, string? reason "closed"
+function Stream:write_wait(data) end
 
 ---@class gwhost.WebSocket fields that are set on it stay until this generation ends
 ---@field value string the application's own bytes, at most 64 KiB; kept through restarts
+---@field protocol string? the subprotocol that upgrade chose; kept through restarts
 ---@field on_message (fun(data: string, kind: "text"|"binary"))? one call at a time, in order
 ---@field on_close (fun(code: integer))?
 local WebSocket = {}
 ---@param data string
 ---@param kind "text"|"binary"|nil default "text", which must be UTF-8
----@return true? ok, string? reason "slow" or "closed"
+---@return true? ok, string? reason "slow" (nothing was taken) or "closed"
 function WebSocket:send(data, kind) end
+--- Waits until the client has room for it, and sends it; messages go out in the order of the calls. Called in
+--- on_message it also keeps the next message from coming before this one is answered.
+---@param data string
+---@param kind "text"|"binary"|nil
+---@return true? ok, string? reason "closed"
+function WebSocket:send_wait(data, kind) end
 ---@param code integer? default 1000
 ---@param reason string?
 function WebSocket:close(code, reason) end
@@ -182,10 +194,11 @@ function gwhost.spawn(spec) end
 ---@return table<string, fun(work: gwhost.Work): any, any>
 function gwhost.handler_files() end
 
---- Says who answers. Without `upgrade` every WebSocket handshake is accepted; it may return true or an answer.
+--- Says who answers. Without `upgrade` every WebSocket handshake is accepted; it may return true or an answer, and
+--- behind true the subprotocol, one of req.protocols.
 --- `websocket` is called for each accepted one, and with resumed = true for those of the generation before.
 --- With public = true the core asks nobody for a token: the application sees to it itself.
----@param server {request: (fun(req: gwhost.Request): gwhost.Answer)?, websocket: (fun(ws: gwhost.WebSocket, req: gwhost.Request, resumed: boolean))?, upgrade: (fun(req: gwhost.Request): true|gwhost.Answer)?, public: boolean?}
+---@param server {request: (fun(req: gwhost.Request): gwhost.Answer)?, websocket: (fun(ws: gwhost.WebSocket, req: gwhost.Request, resumed: boolean))?, upgrade: (fun(req: gwhost.Request): true|gwhost.Answer, string?)?, public: boolean?}
 function gwhost.serve(server) end
 
 --- Who executes tasks, by the name of the handler. A handler returns the result; an error means `failed`; a

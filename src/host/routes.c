@@ -152,9 +152,25 @@ static void on_stream_closed(void *ud, struct gw_stream *stream)
         h->app->class->stream_closed(h->app, stream);
 }
 
+static void on_ws_ready(void *ud, struct gw_ws *ws)
+{
+    struct gw_host *h = ud;
+    if (h->app != NULL)
+        h->app->class->ws_ready(h->app, ws);
+}
+
+static void on_stream_ready(void *ud, struct gw_stream *stream)
+{
+    struct gw_host *h = ud;
+    if (h->app != NULL)
+        h->app->class->stream_ready(h->app, stream);
+}
+
 const struct gw_net_ops gw_routes = {.request = on_request,
                                      .request_gone = on_request_gone,
                                      .ws_message = on_ws_message,
                                      .ws_closed = on_ws_closed,
                                      .stream_closed = on_stream_closed,
+                                     .stream_ready = on_stream_ready,
+                                     .ws_ready = on_ws_ready,
                                      .accepting = gw_room_accepting};

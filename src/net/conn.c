@@ -291,7 +291,7 @@ static void handle_eof(struct gw_conn *c)
         gw_request_tell_gone(c->req);
         return;
     }
-    if (gw_list_linked(&c->ready.link) || (c->ws != NULL && c->no_read))
+    if (gw_list_linked(&c->ready.link) || (c->ws != NULL && (c->no_read || c->ws->looked > 0)))
         return; // there is input to look at first
     if (c->stream != NULL) {
         gw_hub_probe(c->stream);

@@ -133,6 +133,8 @@ static void describe_ws(const struct gw_ws *ws, json_t *o, struct gw_buf *blob)
     gw_buf_fini(&head);
     add_bytes(o, "fragment", blob, ws->message.data, ws->message.len);
     add_bytes(o, "value", blob, ws->value.data, ws->value.len);
+    if (ws->protocol != NULL)
+        gw_json_set(o, "subprotocol", gw_json_string(ws->protocol));
     gw_json_set(o, "kind", json_integer(ws->kind));
     gw_json_set(o, "code", json_integer(ws->code));
     add_flag(o, "subscribed", gw_list_linked(&ws->sub.link));
@@ -321,6 +323,7 @@ static void adopt_ws(struct gw_conn *c, const json_t *o, const char *const *data
     ws->paused = true;
     ws->kind = (unsigned)json_integer_value(json_object_get(o, "kind"));
     ws->code = (unsigned)json_integer_value(json_object_get(o, "code"));
+    ws->protocol = gw_strdup(json_string_value(json_object_get(o, "subprotocol")));
     ws->close_sent = is_flag(o, "close_sent");
     ws->close_received = is_flag(o, "close_received");
     gw_buf_add(&ws->message, data[FRAGMENT], len[FRAGMENT]);

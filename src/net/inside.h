@@ -263,6 +263,16 @@ static inline size_t gw_conn_unread(const struct gw_conn *c)
     return c->in.len - c->start;
 }
 
+/* Whether n more bytes may be given to it: a message of the size that one may have always does while half of the buffer
+ * is free, so that reading goes on until then and nothing that was read is refused. */
+static inline bool gw_conn_takes(const struct gw_conn *c, size_t n)
+{
+    const struct gw_net_limits *limits = &c->net->limits;
+    size_t waits = gw_conn_unsent(c);
+    return waits == 0 || waits + n <= limits->send_buffer_bytes ||
+           (waits <= limits->send_buffer_bytes / 2 && n <= limits->ws_message_bytes);
+}
+
 /* The answer to the request at start is complete: what comes next may begin. */
 void gw_conn_answered(struct gw_conn *c);
 /* Looks again at what to poll for and how long, and ends a connection that is through. To be called after any
@@ -369,6 +379,8 @@ struct gw_ws {
     void *data;
     struct gw_buf value;
     struct gw_buf message;  /* payload of the unfinished message */
+    size_t looked;          /* how far behind start the frames that wait were looked through for pings */
+    char *protocol;         /* owned; the subprotocol that was agreed on, NULL: none */
     unsigned kind;          /* of that message; 0: none is begun */
     bool paused, blocked /* gw_ws_send() said -EAGAIN */;
     bool close_sent, close_received;

@@ -135,7 +135,7 @@ struct gw_stream *gw_stream_begin(struct gw_request *req, int status, const stru
                                   size_t header_count);
 void gw_stream_set_data(struct gw_stream *s, void *data);
 void *gw_stream_data(const struct gw_stream *s);
-/* Returns 0, or -EAGAIN when more than send_buffer_bytes wait for a slow client (the data was not taken). */
+/* Returns 0, or -EAGAIN when too much waits for a slow client, as for gw_ws_send() (the data was not taken). */
 int gw_stream_write(struct gw_stream *s, const void *data, size_t n);
 void gw_stream_end(struct gw_stream *s); /* it is whole; ops->stream_closed follows from the loop */
 /* It is not, and never will be: the connection ends with it, so that its client can tell. ops->stream_closed follows. */
@@ -146,15 +146,18 @@ void gw_stream_cut(struct gw_stream *s);
  * readable through gw_ws_info(). Messages are held until gw_ws_resume(). protocol may be NULL. */
 struct gw_ws *gw_ws_accept(struct gw_request *req, const char *protocol);
 const struct gw_request_info *gw_ws_info(const struct gw_ws *ws);
+const char *gw_ws_protocol(const struct gw_ws *ws); /* that it was accepted with; NULL: none */
 void gw_ws_set_data(struct gw_ws *ws, void *data);
 void *gw_ws_data(const struct gw_ws *ws);
 /* The application's own bytes, kept through restarts (at most 64 KiB, else -E2BIG). */
 int gw_ws_set_value(struct gw_ws *ws, const void *value, size_t n);
 const char *gw_ws_value(const struct gw_ws *ws, size_t *ret_n); /* never NULL */
-/* -EAGAIN when the client is too slow (send_buffer_bytes wait), -EPIPE when it is closing. */
+/* -EAGAIN when the client is too slow, -EPIPE when it is closing. A message of at most ws_message_bytes is taken while no
+ * more than half of send_buffer_bytes waits. */
 int gw_ws_send(struct gw_ws *ws, enum gw_ws_kind kind, const void *data, size_t n);
+int gw_ws_push(struct gw_ws *ws, enum gw_ws_kind kind, const void *data, size_t n); /* the same, however much waits */
 void gw_ws_end(struct gw_ws *ws, unsigned code, const char *reason); /* sends close; ops->ws_closed follows */
-/* A paused WebSocket answers pings but delivers no message: what arrives stays in the kernel. */
+/* A paused WebSocket answers pings but delivers no message: what arrives waits, most of it in the kernel. */
 void gw_ws_pause(struct gw_ws *ws);
 void gw_ws_resume(struct gw_ws *ws);
 /* Calls fn for each open WebSocket that has been accepted; fn may end ws or send to it. */

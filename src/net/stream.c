@@ -84,7 +84,7 @@ int gw_stream_write(struct gw_stream *s, const void *data, size_t n)
         return -EPIPE;
     if (n == 0 || s->silent)
         return 0; // an empty chunk would end the body
-    if (gw_conn_unsent(c) > 0 && gw_conn_unsent(c) + n > s->net->limits.send_buffer_bytes) {
+    if (!gw_conn_takes(c, n)) {
         s->blocked = true;
         return -EAGAIN;
     }

@@ -233,4 +233,110 @@ t.test("an application's WebSockets are kept from foreign pages, with a token to
   t.eq(bad:wait_exit(), 2)
 end)
 
+t.test("no echo is lost on a client that pauses, nor at a restart while it does", function()
+  local host = t.start({})
+  local ws = t.ok(t.websocket(host))
+  ws.connection.stream:read_stop()
+  local sizes = {}
+  for i = 1, 40 do sizes[i] = 30000 + i end
+  for i = 41, 44 do sizes[i] = 900000 + i end
+  for _, n in ipairs(sizes) do ws:send(("%07d"):format(n):rep(n // 7 + 1):sub(1, n)) end
+  host:restart()
+  ws.connection.stream:read_start(function(_, data)
+    ws.connection.data, ws.connection.closed = ws.connection.data .. (data or ""), not data
+    t.wake()
+  end)
+  for i, n in ipairs(sizes) do
+    local frame = t.ok(ws:recv(), "echo " .. i)
+    t.eq(#frame.data, n)
+  end
+  ws:close()
+  host:stop()
+end)
+
+local CHAT = [[
+local gwhost = require("gwhost")
+return { start = function()
+  gwhost.serve({
+    upgrade = function(req)
+      if req.path == "/wrong" then return true, "chat.v9" end
+      for _, name in ipairs(req.protocols) do
+        if name == "chat.v1" then return true, name end
+      end
+      return true
+    end,
+    websocket = function(ws)
+      ws.on_message = function(text)
+        if text ~= "flood" then return ws:send_wait(tostring(ws.protocol)) end
+        local piece, n = ("x"):rep(100000), 0
+        while ws:send(piece) do n = n + 1 end
+        gwhost.go(function() ws:send_wait("first " .. n .. (" "):rep(99000)) end)
+        gwhost.go(function() ws:send_wait("second" .. (" "):rep(99000)) end)
+        gwhost.log("info", "waits", { refused = select(2, ws:send("o")) })
+      end
+    end,
+    request = function() return { stream = function(s)
+      local ok, why
+      repeat ok, why = s:write_wait(("y"):rep(100000)) until not ok
+      gwhost.log("info", "written", { why = why })
+    end } end,
+  })
+  return { close = function() end }
+end }]]
+
+t.test("an application chooses a subprotocol, and has it after a restart", function()
+  local host = t.start({ app = CHAT, policy = policy("respawn"), args = { "--open" } })
+  local here = "Host: " .. host.address .. "\r\n"
+  local function open(path, offered)
+    local c = t.connect(host)
+    c:send("GET " .. path .. " HTTP/1.1\r\n" .. here .. HANDSHAKE .. "\r\n" .. offered .. "\r\n")
+    return c, c:until_match("^.-\r\n\r\n")
+  end
+  local c, head = open("/", "")
+  c:close()
+  t.match(head, "^HTTP/1.1 101")
+  t.ok(not head:find("Sec%-WebSocket%-Protocol"))
+  c, head = open("/wrong", "Sec-WebSocket-Protocol: chat.v1\r\n")
+  c:close()
+  t.match(head, "^HTTP/1.1 500")
+  t.match(host:wait("app.error").error, "chat.v9, which the client does not offer")
+  c, head = open("/", "Sec-WebSocket-Protocol: chat.v2,  chat.v1\r\nSec-WebSocket-Protocol: chat.v0\r\n")
+  t.match(head, "\r\nSec%-WebSocket%-Protocol: chat.v1\r\n")
+  for _ = 1, 2 do
+    c.data = ""
+    c:send("\x81\x81\0\0\0\0?")
+    c:until_match("^\x81\x07chat.v1")
+    host:restart()
+  end
+  c:close()
+  host:stop()
+end)
+
+t.test("what waits for a slow client is sent in order, and knows when it has gone", function()
+  local host = t.start({ app = CHAT, args = { "--open" } })
+  local ws = t.ok(t.websocket(host, "/"))
+  ws.connection.stream:read_stop()
+  ws:send("flood")
+  t.eq(host:wait("app.log").refused, "slow", "a message that overtakes those that wait")
+  ws.connection.stream:read_start(function(_, data)
+    ws.connection.data = ws.connection.data .. (data or "")
+    t.wake()
+  end)
+  local n, frame = 0, nil
+  repeat
+    frame = ws:recv()
+    n = n + 1
+  until #frame.data < 100000
+  t.match(frame.data, "^first " .. n - 1 .. " ")
+  t.match(ws:recv().data, "^second")
+  ws:close()
+  local c = t.connect(host)
+  c:send("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+  c:until_match("yyyy")
+  c.stream:read_stop()
+  c:close()
+  t.eq(host:wait("app.log").why, "closed")
+  host:stop()
+end)
+
 t.main()
