@@ -138,6 +138,8 @@ void gw_conn_send(struct gw_conn *c, struct iovec *iov, int count)
 {
     if (c->state != GW_CONN_OPEN || c->net->frozen)
         return; // whoever is frozen may not be the one whose connection this is
+    if (c->timed.class == GW_TO_PING)
+        c->restart_deadline = true;
     size_t total = 0;
     for (int i = 0; i < count; i++)
         total += iov[i].iov_len;
@@ -170,9 +172,9 @@ static enum gw_timeout wanted_deadline(const struct gw_conn *c)
     if (gw_conn_unsent(c) > 0)
         return GW_TO_WRITE;
     if (c->ws != NULL)
-        return c->ws->close_sent ? GW_TO_LINGER : GW_TO_NONE;
+        return c->ws->close_sent ? GW_TO_LINGER : GW_TO_PING;
     if (c->stream != NULL)
-        return GW_TO_NONE;
+        return c->stream->internal ? GW_TO_PING : GW_TO_NONE;
     if (c->req != NULL)
         return c->req->state != GW_REQ_PARSING ? GW_TO_NONE : c->req->header_len > 0 ? GW_TO_BODY : GW_TO_HEADER;
     if (gw_conn_unread(c) > 0)
@@ -370,6 +372,14 @@ void gw_conn_expire(struct gw_timed *t)
     t->class = GW_TO_NONE;
     if (class == GW_TO_LINGER) {
         gw_conn_cut(c);
+        return;
+    }
+    if (class == GW_TO_PING) { // what is silent is ended by proxies; and who has gone without a word is found out
+        if (c->ws != NULL)
+            gw_ws_ping(c->ws);
+        else
+            gw_hub_ping(c->stream);
+        gw_conn_settle(c);
         return;
     }
     if (class == GW_TO_WRITE) {

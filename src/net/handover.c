@@ -150,7 +150,7 @@ static json_t *describe(const struct gw_conn *c, struct gw_buf *blob)
     gw_json_set(o, "id", json_integer((json_int_t)c->id));
     gw_json_set(o, "peer", json_string(c->peer));
     gw_json_set(o, "messages", json_integer(c->messages));
-    if (c->timed.class != GW_TO_NONE) {
+    if (c->timed.class != GW_TO_NONE && c->timed.class != GW_TO_PING) {
         gw_json_set(o, "deadline", json_integer(c->timed.class));
         gw_json_set(o, "deadline_ms", json_integer((json_int_t)c->timed.at_ms));
     }
@@ -224,8 +224,10 @@ uint64_t gw_net_events(const struct gw_net *net)
 
 void gw_net_events_from(struct gw_net *net, uint64_t last)
 {
-    if (last > net->last_event_id)
-        net->last_event_id = last;
+    if (last <= net->last_event_id)
+        return;
+    gw_hub_forget_kept(net); // between these and the next there may be others, which were another process's
+    net->last_event_id = last;
 }
 
 void gw_net_batch_fini(struct gw_net_batch *b)

@@ -108,6 +108,7 @@ enum gw_timeout {
     GW_TO_LINGER, /* only the client's end is awaited */
     GW_TO_HELD,   /* a held request */
     GW_TO_ACCEPT, /* accepting is paused */
+    GW_TO_PING,   /* nothing was sent to who listens for long */
     GW_TO_COUNT
 };
 
@@ -143,6 +144,17 @@ struct gw_listener {
     bool unix_socket;
 };
 
+/* The last events, for who comes back: the id of the last one is net->last_event_id, and those before it follow on. */
+enum { EVENTS_KEPT = 256, EVENTS_KEPT_BYTES = 256 << 10 };
+struct gw_kept_events {
+    struct gw_kept_event {
+        char *event, *data; /* owned */
+    } ring[EVENTS_KEPT];
+    unsigned first, count;
+    size_t bytes;
+    char *state; /* owned; data of the last one that tells the state */
+};
+
 struct gw_net {
     uv_loop_t *loop;       /* borrowed */
     struct gw_net_ops ops; /* copied */
@@ -174,6 +186,7 @@ struct gw_net {
     struct gw_list streams;
     struct gw_list subscribers;  /* struct gw_subscriber */
     uint64_t last_event_id;
+    struct gw_kept_events kept;
 
     char *tag; /* owned */
     int64_t date_s;
@@ -390,6 +403,7 @@ struct gw_ws {
 void gw_ws_process(struct gw_conn *c);
 void gw_ws_conn_gone(struct gw_ws *ws);
 void gw_ws_drained(struct gw_ws *ws);
+void gw_ws_ping(struct gw_ws *ws);
 void gw_ws_finish(struct gw_ws *ws); /* both ends have said close, and ours is out */
 void gw_ws_free(struct gw_ws *ws);
 /* Puts a frame's header before data and sends both. */
@@ -421,6 +435,8 @@ void gw_listener_repoll(struct gw_net *net); /* polls, or not, as things are */
 void gw_hub_catch_up(struct gw_net *net);    /* publishes what happened while frozen */
 void gw_hub_forget(struct gw_net *net);      /* … or does not */
 void gw_hub_detach(struct gw_subscriber *sub);
+void gw_hub_ping(struct gw_stream *s);
+void gw_hub_forget_kept(struct gw_net *net);
 /* Its client sends no more: asks whether it still reads, once, with bytes that mean nothing. */
 void gw_hub_probe(struct gw_stream *s);
 void gw_wind_down_check(struct gw_net *net);

@@ -72,6 +72,7 @@ struct gw_net_limits {
     unsigned beyond;                            /* so many more of those who wait when accepting ends; 65,536 */
     unsigned header_ms, body_ms, idle_ms, write_ms; /* 10 s, 30 s, 75 s, 30 s without progress */
     unsigned held, held_ms;                     /* 1,024 requests, 5 s; then 503 */
+    unsigned ping_ms;                           /* 25 s of silence of ours on a WebSocket or on events */
     unsigned ws_message_bytes;                  /* 1 MiB; more ends it with 1009 */
     unsigned linger_ms;                         /* 2,000: read and drop after shutdown(WR) */
     unsigned send_buffer_bytes;                 /* high water mark of one connection, 1 MiB */
@@ -164,7 +165,8 @@ void gw_ws_resume(struct gw_ws *ws);
 void gw_ws_each(struct gw_net *net, void (*fn)(void *ud, struct gw_ws *ws), void *ud);
 
 /* ---- events: the core's own hub ---- */
-/* Turns req into a server-sent events stream that gets every later gw_hub_publish(). */
+/* Turns req into a server-sent events stream that gets every later gw_hub_publish(), after those behind its
+ * Last-Event-ID, if they are all among the last 256 (of 256 KiB together), else after the last one that told the state. */
 void gw_hub_attach(struct gw_net *net, struct gw_request *req);
 /* From now on ws gets each event as a text frame {"event":OBJECT}. */
 void gw_hub_attach_ws(struct gw_ws *ws);
@@ -203,7 +205,7 @@ int gw_net_adopt(struct gw_net *net, const json_t *head, const char *blob, size_
 /* The connections that were described are another process's for good: closes our descriptors of them, so that
  * an end that the other one makes is an end. Returns how many stayed. */
 unsigned gw_net_let_go(struct gw_net *net);
-/* The number of the last event; who goes on goes on counting from there. */
+/* The number of the last event; who goes on goes on counting from there. The events themselves stay behind. */
 uint64_t gw_net_events(const struct gw_net *net);
 void gw_net_events_from(struct gw_net *net, uint64_t last);
 

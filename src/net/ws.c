@@ -108,6 +108,11 @@ int gw_ws_push(struct gw_ws *ws, enum gw_ws_kind kind, const void *data, size_t 
     return ws->conn != NULL ? 0 : -EPIPE;
 }
 
+void gw_ws_ping(struct gw_ws *ws)
+{
+    gw_ws_send_frame(ws, OP_PING, NULL, 0);
+}
+
 void gw_ws_end(struct gw_ws *ws, unsigned code, const char *reason)
 {
     struct gw_conn *c = ws->conn;

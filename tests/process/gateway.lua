@@ -290,11 +290,12 @@ t.test("the events stream tells of states and tasks with ids that increase", fun
   local c = t.connect(host)
   c:send(("GET /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n"):format(host.token))
   c:until_match("\r\n\r\n")
+  t.ok(c:until_match('retry: 1000\n\nevent: state\ndata: [^\n]*"state":"running"[^\n]*\n\n'), "where the host is, first")
   local id = host:submit({ handler = "sleep", input = { ms = 300 }, title = "a nap" })
   host:until_status(id, "running")
   host:post("/v1/restart", { reason = "because" })
   host:wait("host.ready")
-  c:until_match('"state":"running"')
+  c:until_match('"state":"closing".*"state":"running"')
   local text = c.data:gsub("\r\n%x+\r\n", ""):gsub("\r\n", "\n")
   local events, last = {}, 0
   for block in text:gmatch("(id: ?%d+\n.-)\n\n") do

@@ -339,4 +339,31 @@ t.test("what waits for a slow client is sent in order, and knows when it has gon
   host:stop()
 end)
 
+t.test("who comes back to the events gets what it has missed, unless it was another host's", function()
+  local host = t.start({})
+  local function listen(id)
+    local c = t.connect(host)
+    c:send(("GET /v1/events HTTP/1.1\r\nHost: x\r\n%sAuthorization: Bearer %s\r\n\r\n"):format(
+      id and "Last-Event-ID: " .. id .. "\r\n" or "", host.token))
+    return c
+  end
+  local c = listen()
+  host:submit({ handler = "echo" })
+  local last = t.ok(c:until_match('id: (%d+)\n[^\n]*\n[^\n]*"status":"succeeded"'))
+  c:close()
+  host:restart()
+  c = listen(last)
+  c:until_match('"state":"closing".*"state":"running"[^\n]*\n\n')
+  t.eq(tonumber(c:until_match("id: (%d+)")), tonumber(last) + 1)
+  local before = {}
+  for id in c.data:gmatch("id: (%d+)") do before = id end
+  c:close()
+  host:stop()
+  host = t.start({ dir = host.dir })
+  c = listen(before)
+  c:until_match(": what came after.*\n\nevent: state\ndata: [^\n]*running")
+  c:close()
+  host:stop()
+end)
+
 t.main()
