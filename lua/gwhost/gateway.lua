@@ -145,7 +145,8 @@ local ROUTES = {
   { "^/v1/restart$", { POST = restart } },
   { "^/v1/restarts/([%w_-]+)$", { GET = restart_outcome } },
   { "^/v1/events$", { GET = function() return { events = true } end } },
-  { "^/ws$", { GET = function() return http.fail("bad_request", "/ws takes a WebSocket handshake") end } },
+  { "^/ws$", { GET = function() return http.fail("bad_request", "/ws takes a WebSocket handshake",
+    { ["Sec-WebSocket-Version"] = "13" }) end } },
 }
 
 local function allow(methods)

@@ -22,6 +22,14 @@ static void refuse_method(struct gw_request *req)
     gw_answer(req, 405, headers, 2, body, sizeof body - 1);
 }
 
+/* RFC 6455 4.4: who speaks another version is told ours. */
+static void refuse_version(struct gw_request *req)
+{
+    static const char body[] = "{\"error\":{\"code\":\"bad_request\",\"message\":\"the version of a WebSocket handshake is 13, once\"}}";
+    struct gw_header headers[] = {{"Content-Type", "application/json"}, {"Sec-WebSocket-Version", "13"}, {"Upgrade", "websocket"}};
+    gw_answer(req, 426, headers, 3, body, sizeof body - 1);
+}
+
 static void healthz(struct gw_host *h, struct gw_request *req)
 {
     json_t *o = json_pack("{sssisssi}", "status", "ok", "pid", (int)getpid(), "boot_id", h->boot_id, "generation",
@@ -106,8 +114,18 @@ static void on_request(void *ud, struct gw_request *req)
 {
     struct gw_host *h = ud;
     const struct gw_request_info *info = gw_request_info(req);
+    if (strcmp(info->target, "*") == 0) { // OPTIONS alone has it, and asks for nothing but a sign of life
+        struct gw_header allow = {"Allow", "GET, HEAD, POST, OPTIONS"};
+        gw_answer(req, 204, &allow, 1, NULL, 0);
+        return;
+    }
     bool get = strcmp(info->method, "GET") == 0 || strcmp(info->method, "HEAD") == 0;
     for (size_t i = 0; i < sizeof core / sizeof *core; i++) {
+        size_t n = strlen(core[i].path);
+        if (core[i].open && strncmp(info->path, core[i].path, n) == 0 && strcmp(info->path + n, "/") == 0) {
+            gw_answer_error(req, 404, "not_found", "there is no slash behind this one", 0);
+            return;
+        }
         if (strcmp(info->path, core[i].path) != 0)
             continue;
         if (!core[i].open && !gw_admit(h, req, false))
@@ -120,7 +138,11 @@ static void on_request(void *ud, struct gw_request *req)
     }
     // While nobody serves it is as it was; who is held until then is asked again by the next generation.
     bool open = h->app != NULL && h->app->public_http;
-    if (gw_admit(h, req, open || (h->public_http && !serves(h))))
+    if (!gw_admit(h, req, open || (h->public_http && !serves(h))))
+        return;
+    if (info->other_websocket)
+        refuse_version(req);
+    else
         hand_on(h, req);
 }
 

@@ -39,6 +39,7 @@ struct gw_request_info {
     const char *peer;        /* "127.0.0.1:5000", "[::1]:5000" or "unix" */
     bool local;              /* the peer is on loopback or a unix socket */
     bool wants_websocket;    /* it asks for one, whether as it should or not */
+    bool other_websocket;    /* ... of another version than ours, 13 */
     bool upgrade;            /* a valid WebSocket handshake (RFC 6455): gw_ws_accept() may answer it */
     uint64_t id;             /* of the connection, unique in this process */
 };

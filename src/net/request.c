@@ -111,12 +111,30 @@ static bool is_ws_key(const char *key)
     return key != NULL && strspn(key, letters) == 22 && strcmp(key + 22, "==") == 0;
 }
 
-static bool is_handshake(const struct gw_request *req)
+/* The value of a header that may be there once; NULL: it is not, or more than once. */
+static const char *only_header(const struct gw_request *req, const char *name)
 {
-    const char *version = gw_request_header(req, "Sec-WebSocket-Version");
-    return strcmp(req->info.method, "GET") == 0 && !req->http10 && req->body.len == 0 &&
-           has_token(req, "Connection", "upgrade") && version != NULL &&
-           strcmp(version, "13") == 0 && is_ws_key(gw_request_header(req, "Sec-WebSocket-Key"));
+    const char *value = NULL;
+    for (size_t i = 0; i < req->info.header_count; i++) {
+        if (strcasecmp(req->info.headers[i].name, name) != 0)
+            continue;
+        if (value != NULL)
+            return NULL;
+        value = req->info.headers[i].value;
+    }
+    return value;
+}
+
+static void look_for_handshake(struct gw_request *req)
+{
+    struct gw_request_info *info = &req->info;
+    info->wants_websocket = has_token(req, "Upgrade", "websocket");
+    if (!info->wants_websocket || strcmp(info->method, "GET") != 0 || req->http10 || req->body.len > 0 ||
+        !has_token(req, "Connection", "upgrade"))
+        return;
+    const char *version = only_header(req, "Sec-WebSocket-Version");
+    info->other_websocket = version == NULL || strcmp(version, "13") != 0;
+    info->upgrade = !info->other_websocket && is_ws_key(only_header(req, "Sec-WebSocket-Key"));
 }
 
 /* The host of a target in absolute form is what Host says, whatever it says (RFC 9112 3.2.2). */
@@ -197,8 +215,7 @@ void gw_request_build(struct gw_request *req, const char *raw)
         .id = c->id,
     };
     split_target(req, target, req->target_len);
-    req->info.wants_websocket = has_token(req, "Upgrade", "websocket");
-    req->info.upgrade = req->info.wants_websocket && is_handshake(req);
+    look_for_handshake(req);
 }
 
 void gw_request_hand_out(struct gw_request *req)

@@ -366,4 +366,30 @@ t.test("who comes back to the events gets what it has missed, unless it was anot
   host:stop()
 end)
 
+t.test("what a handshake, a target or a path has wrong is told in the words of HTTP", function()
+  local host = t.start({ args = { "--open" } })
+  local here = "Host: " .. host.address
+  local function head(...)
+    local c = t.connect(host)
+    c:send(table.concat({ ... }, "\r\n") .. "\r\n\r\n")
+    local answer = c:until_match("^.-\r\n\r\n")
+    c:close()
+    return answer
+  end
+  local version, key = "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+  local asks = "Connection: Upgrade\r\nUpgrade: websocket"
+  for _, bad in ipairs({ "Sec-WebSocket-Version: 8", "Sec-WebSocket-Version: 13, 8", version .. "\r\n" .. version, "X: y" }) do
+    local answer = head("GET /ws HTTP/1.1", here, asks, key, bad)
+    t.match(answer, "^HTTP/1.1 426 ")
+    t.match(answer, "\r\nSec%-WebSocket%-Version: 13\r\n")
+  end
+  t.match(head("GET /ws HTTP/1.1", here, asks, version, key, key), "^HTTP/1.1 400 .*\r\nSec%-WebSocket%-Version: 13\r\n")
+  t.match(head("GET /ws HTTP/1.1", here, asks, version, key), "^HTTP/1.1 101 ")
+  t.match(head("OPTIONS * HTTP/1.1", here), "^HTTP/1.1 204 .*\r\nAllow: [^\r]*OPTIONS")
+  t.match(head("GET * HTTP/1.1", here), "^HTTP/1.1 400 ")
+  t.eq(asked(host, "GET /healthz/ HTTP/1.1", here), "404")
+  t.eq(asked(host, "GET /readyz/ HTTP/1.1", here), "404")
+  host:stop()
+end)
+
 t.main()
