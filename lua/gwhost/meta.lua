@@ -4,7 +4,7 @@
 ---
 --- Functions marked "waits" yield and must be called inside a coroutine; start, close, request handlers,
 --- task handlers and WebSocket handlers run in one already. Times are milliseconds, sizes bytes. A wrong
---- argument raises an error; what the world refuses comes back as nil and a reason.
+--- argument raises an error, and so does a text that holds a NUL where it is no payload; what the world refuses comes back as nil and a reason.
 
 ---@class gwhost.App what an application's file returns
 ---@field start fun(ctx: gwhost.StartContext): gwhost.Server prepares and calls gwhost.serve{}; may wait
@@ -36,7 +36,8 @@
 ---@field target string as sent
 ---@field path string without the query, not percent-decoded
 ---@field query string behind the '?', "" without one
----@field headers table<string, string> names in lower case; one that came twice is joined with ", "
+---@field headers table<string, string> names in lower case; one that came twice is joined with ", ", cookies
+--- with "; "
 ---@field body string whole, at most 1 MiB
 ---@field peer string "127.0.0.1:5000" or "unix"
 ---@field upgrade boolean a WebSocket handshake

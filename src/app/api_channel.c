@@ -216,7 +216,7 @@ static int send_message(lua_State *L, bool waits)
     struct channel *c = check_ws(L);
     size_t n;
     const char *data = luaL_checklstring(L, 2, &n);
-    const char *kind = luaL_optstring(L, 3, "text");
+    const char *kind = gw_app_opt_text(L, 3, "text");
     luaL_argcheck(L, strcmp(kind, "text") == 0 || strcmp(kind, "binary") == 0, 3, "give 'text' or 'binary'");
     bool text = kind[0] == 't';
     if (text && !gw_utf8_valid(data, n))
@@ -247,7 +247,7 @@ static int ws_close(lua_State *L)
     lua_Integer code = luaL_optinteger(L, 2, 1000);
     luaL_argcheck(L, code >= 1000 && code <= 4999, 2, "a close code is 1000 to 4999");
     if (c->ws != NULL)
-        gw_ws_end(c->ws, (unsigned)code, luaL_optstring(L, 3, ""));
+        gw_ws_end(c->ws, (unsigned)code, gw_app_opt_text(L, 3, ""));
     return 0;
 }
 

@@ -81,6 +81,74 @@ static void push_protocols(lua_State *L, const struct gw_request_info *info)
     }
 }
 
+static void push_lower(lua_State *L, const char *name)
+{
+    luaL_Buffer b;
+    size_t n = strlen(name);
+    char *out = luaL_buffinitsize(L, &b, n);
+    for (size_t i = 0; i < n; i++)
+        out[i] = (char)(name[i] >= 'A' && name[i] <= 'Z' ? name[i] + 32 : name[i]);
+    luaL_pushresultsize(&b, n);
+}
+
+/* Makes one string of the list at the top, which it replaces. */
+static void join(lua_State *L, const char *between)
+{
+    luaL_Buffer b;
+    int list = lua_gettop(L);
+    lua_Integer n = (lua_Integer)lua_rawlen(L, list);
+    luaL_buffinit(L, &b);
+    for (lua_Integer i = 1; i <= n; i++) {
+        if (i > 1)
+            luaL_addstring(&b, between);
+        lua_rawgeti(L, list, i);
+        luaL_addvalue(&b);
+    }
+    luaL_pushresult(&b);
+    lua_replace(L, list);
+}
+
+/* Names in lower case; what comes more than once is a list first, then one text: as RFC 9110 5.3 says, and cookies as
+ * RFC 6265 5.4 does. */
+static void push_headers(lua_State *L, const struct gw_request_info *info)
+{
+    bool lists = false;
+    lua_createtable(L, 0, (int)info->header_count);
+    for (size_t i = 0; i < info->header_count; i++) {
+        push_lower(L, info->headers[i].name);
+        lua_pushvalue(L, -1);
+        int before = lua_rawget(L, -3);
+        if (before == LUA_TNIL) {
+            lua_pop(L, 1);
+            lua_pushstring(L, info->headers[i].value);
+            lua_rawset(L, -3);
+            continue;
+        }
+        if (before == LUA_TSTRING) {
+            lua_createtable(L, 2, 0);
+            lua_insert(L, -2);
+            lua_rawseti(L, -2, 1);
+            lists = true;
+        }
+        lua_pushstring(L, info->headers[i].value);
+        lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+        lua_rawset(L, -3);
+    }
+    if (!lists)
+        return;
+    lua_pushnil(L);
+    while (lua_next(L, -2)) {
+        if (!lua_istable(L, -1)) {
+            lua_pop(L, 1);
+            continue;
+        }
+        join(L, strcmp(lua_tostring(L, -2), "cookie") == 0 ? "; " : ", ");
+        lua_pushvalue(L, -2);
+        lua_insert(L, -2); // headers, key, key, text
+        lua_rawset(L, -4);
+    }
+}
+
 void gw_app_http_push_request(lua_State *L, const struct gw_request_info *info)
 {
     lua_createtable(L, 0, 10);
@@ -104,24 +172,7 @@ void gw_app_http_push_request(lua_State *L, const struct gw_request_info *info)
     }
     lua_pushinteger(L, (lua_Integer)info->id);
     lua_setfield(L, -2, "connection");
-    lua_createtable(L, 0, (int)info->header_count);
-    for (size_t i = 0; i < info->header_count; i++) {
-        // Names in lower case; a header that comes twice is joined as RFC 9110 says.
-        char name[128];
-        size_t n = strlen(info->headers[i].name);
-        if (n >= sizeof name)
-            continue;
-        for (size_t k = 0; k <= n; k++) {
-            char c = info->headers[i].name[k];
-            name[k] = (char)(c >= 'A' && c <= 'Z' ? c + 32 : c);
-        }
-        if (lua_getfield(L, -1, name) == LUA_TSTRING)
-            lua_pushfstring(L, "%s, %s", lua_tostring(L, -1), info->headers[i].value);
-        else
-            lua_pushstring(L, info->headers[i].value);
-        lua_setfield(L, -3, name);
-        lua_pop(L, 1);
-    }
+    push_headers(L, info);
     lua_setfield(L, -2, "headers");
 }
 
@@ -150,7 +201,10 @@ static size_t read_headers(lua_State *L, int idx, struct gw_header *headers)
         if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING || n == HEADERS_MAX)
             luaL_error(L, "an answer's headers are at most %d strings by name", HEADERS_MAX);
         // The table keeps both alive while we use them.
-        headers[n++] = (struct gw_header){lua_tostring(L, -2), lua_tostring(L, -1)};
+        headers[n] = (struct gw_header){lua_tostring(L, -2), lua_tostring(L, -1)};
+        if (strlen(headers[n].name) != lua_rawlen(L, -2) || strlen(headers[n].value) != lua_rawlen(L, -1))
+            luaL_error(L, "an answer's header '%s' holds a NUL", headers[n].name);
+        n++;
         lua_pop(L, 1);
     }
     return n;

@@ -110,6 +110,10 @@ void gw_object_type(lua_State *L, const char *name, const luaL_Reg *methods, lua
 /* Pushes field `key` of the object at idx; returns its Lua type. */
 int gw_object_field(lua_State *L, int idx, const char *key);
 
+/* The string argument at idx; raises when it is none, or holds a NUL: what is behind one would be lost in C. */
+const char *gw_app_text(lua_State *L, int idx);
+const char *gw_app_opt_text(lua_State *L, int idx, const char *otherwise);
+
 /* api_*.c: parts of the module `gwhost`; each adds its functions to the table on top of the stack. */
 void gw_api_host(lua_State *L);
 void gw_api_http(lua_State *L);

@@ -132,7 +132,17 @@ end)
 
 t.test("a POST that is not JSON, not an object, or too large is refused with words that help", function()
   local host = t.start({})
-  refused(host:post("/v1/tasks/x/cancel", "", { ["Content-Type"] = false }), 415, "unsupported_media_type")
+  refused(host:post("/v1/tasks/x/cancel", "", { ["Content-Type"] = false }), 404, "not_found") -- there is nothing to have a type
+  refused(host:post("/v1/tasks/x/cancel", "{}", { ["Content-Type"] = "text/plain" }), 415, "unsupported_media_type")
+  local encoded = host:post("/v1/tasks", { handler = "echo" }, { ["Content-Encoding"] = "gzip" })
+  refused(encoded, 415, "unsupported_media_type", "Content%-Encoding")
+  t.eq(encoded.headers["accept-encoding"], "identity")
+  t.eq(host:post("/v1/tasks", { handler = "echo" }, { ["Content-Encoding"] = "identity" }).status, 202)
+  for _, field in ipairs({ "lane", "label", "title", "handler" }) do
+    refused(host:post("/v1/tasks", { handler = "echo", [field] = "echo\0x" }), 400, "bad_request", field)
+  end
+  refused(host:post("/v1/restart", { reason = "a\0b" }), 400, "bad_request", "NUL")
+  refused(host:get("/v1/tasks?status=queued%00x"), 400, "bad_request", "NUL")
   for _, path in ipairs({ "/v1/tasks", "/v1/runs", "/v1/restart" }) do
     refused(host:post(path, "handler=echo", { ["Content-Type"] = "application/x-www-form-urlencoded" }), 415,
       "unsupported_media_type", "application/json")

@@ -392,4 +392,50 @@ t.test("what a handshake, a target or a path has wrong is told in the words of H
   host:stop()
 end)
 
+local ECHO = [[
+local gwhost = require("gwhost")
+local function try(fn, ...) return select(2, pcall(fn, ...)) end
+return { start = function()
+  gwhost.serve({ request = function(req)
+    if req.path == "/header" then return { headers = { ["X-A"] = "a\0b" } } end
+    if req.path ~= "/nul" then return { body = req.headers } end
+    gwhost.log("info", "a\0b")
+    return { body = {
+      try(gwhost.submit, { handler = "x", lane = "main\0x" }), try(gwhost.submit, { handler = "x\0" }),
+      try(gwhost.run, { handler = "x", title = "a\0b" }), try(gwhost.restart, { reason = "a\0b" }),
+      try(gwhost.tasks, { after = "a\0b" }), try(gwhost.task, "a\0b"), try(gwhost.cancel, "a\0b"), try(gwhost.keep, "a\0b", 1),
+      try(gwhost.spawn, { argv = { "true" }, env = { A = "a\0b" } }), try(gwhost.spawn, { argv = { "true" }, cwd = "/\0b" }),
+    } }
+  end })
+  return { close = function() end }
+end }]]
+
+t.test("headers reach an application whole, and a text that C would cut is refused", function()
+  local host = t.start({ app = ECHO, args = { "--open" } })
+  local long = ("X-" .. ("long-"):rep(40)):lower()
+  local c = t.connect(host)
+  c:send("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: a=1\r\nX-Two: b\r\n" .. long:upper() .. ": here\r\ncookie: c=2; d=3\r\n" ..
+    "x-two: c\r\nX-TWO: \r\nX-Empty:\r\n\r\n")
+  local headers = c:answer().json
+  t.eq(headers.cookie, "a=1; c=2; d=3")
+  t.eq(headers["x-two"], "b, c, ")
+  t.eq(headers["x-empty"], "")
+  t.eq(headers[long], "here")
+  c:send("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n" .. ("a:b\r\n"):rep(3000) .. "\r\n")
+  t.eq(#c:answer().json.a, 3000 * 3 - 2)
+  local refused = c:request("GET", "/nul").json
+  t.eq(#refused, 10)
+  for i, words in ipairs(refused) do t.match(tostring(words), "NUL", i) end
+  t.eq(host:wait("app.log").msg, "a\\0b")
+  t.eq(c:request("GET", "/header").status, 500)
+  t.match(host:wait("app.error").error, "X%-A.*NUL")
+  for _, request in ipairs({ { op = "submit", handler = "x\0y" }, { op = "restart", reason = "a\0b" }, { op = "task", task_id = "a\0" } }) do
+    local answer = host:control(request)
+    t.eq(answer.ok, false)
+    t.match(answer.error.message, "NUL")
+  end
+  c:close()
+  host:stop()
+end)
+
 t.main()
