@@ -1,4 +1,5 @@
 /* main.c - arguments, wiring, exit status. */
+#include "base/authority.h"
 #include "base/err.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -50,6 +51,7 @@ static const char usage_text[] =
     "  --allow-exec            the built-in gateway may run commands\n"
     "  --token-file FILE       the bearer token (default: $GWHOST_TOKEN, else STATE/token)\n"
     "  --open                  no token; loopback and unix listeners only\n"
+    "  --origin ORIGIN         pages that may use it besides its own and this machine's; repeatable\n"
     "  --defer-timeout TIME    how long a request may wait for an idle moment; 0: for ever (default: 5m)\n"
     "  --start-timeout TIME    how long an application may take to start (default: 60s)\n"
     "  --watch                 reload the policy when its file changes\n"
@@ -62,7 +64,7 @@ static const char usage_text[] =
 struct arguments {
     struct gw_host_options host;
     const char *policy, *app, *state_dir, *handlers, *token_file, *lua_dir;
-    const char **listen;
+    const char **listen, **origins;
     struct gw_lane_spec *lanes;
     enum gw_log_format format;
     enum gw_level level;
@@ -130,8 +132,20 @@ static bool add_variable(struct arguments *a, const char *word)
     return ok;
 }
 
+static bool add_origin(struct arguments *a, const char *word)
+{
+    struct gw_authority page;
+    int port;
+    if (strcmp(word, "null") != 0 && !gw_origin_read(word, &page, &port))
+        return false;
+    a->origins = gw_realloc(a->origins, (a->host.origin_count + 1) * sizeof *a->origins);
+    a->origins[a->host.origin_count++] = word;
+    a->host.origins = a->origins;
+    return true;
+}
+
 enum { OPT_POLICY = 256, OPT_APP, OPT_HANDLERS, OPT_LISTEN, OPT_STATE_DIR, OPT_SET, OPT_LANE, OPT_KEEP_TASKS, OPT_ALLOW_EXEC,
-       OPT_TOKEN_FILE, OPT_OPEN, OPT_DEFER, OPT_START, OPT_WATCH, OPT_LOG_FORMAT, OPT_LOG_LEVEL, OPT_VERSION,
+       OPT_TOKEN_FILE, OPT_OPEN, OPT_ORIGIN, OPT_DEFER, OPT_START, OPT_WATCH, OPT_LOG_FORMAT, OPT_LOG_LEVEL, OPT_VERSION,
        OPT_HELP };
 
 static const struct option options[] = {{"policy", required_argument, NULL, OPT_POLICY},
@@ -145,6 +159,7 @@ static const struct option options[] = {{"policy", required_argument, NULL, OPT_
                                         {"allow-exec", no_argument, NULL, OPT_ALLOW_EXEC},
                                         {"token-file", required_argument, NULL, OPT_TOKEN_FILE},
                                         {"open", no_argument, NULL, OPT_OPEN},
+                                        {"origin", required_argument, NULL, OPT_ORIGIN},
                                         {"defer-timeout", required_argument, NULL, OPT_DEFER},
                                         {"start-timeout", required_argument, NULL, OPT_START},
                                         {"watch", no_argument, NULL, OPT_WATCH},
@@ -191,6 +206,8 @@ static int take_option(struct arguments *a, int option)
     case OPT_OPEN:
         a->host.open = true;
         return -1;
+    case OPT_ORIGIN:
+        return add_origin(a, optarg) ? -1 : usage_error("--origin takes SCHEME://HOST[:PORT] or null, not", optarg);
     case OPT_DEFER:
         return gw_parse_duration(optarg, &a->host.defer_timeout_ms) ? -1 : usage_error("--defer-timeout: no duration", optarg);
     case OPT_START:
@@ -336,6 +353,7 @@ int main(int argc, char **argv)
         free(a.lanes[i].name);
     free(a.lanes);
     free(a.listen);
+    free(a.origins);
     json_decref(a.host.vars);
     free(share);
     free(a.argv);

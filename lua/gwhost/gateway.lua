@@ -145,7 +145,8 @@ local ROUTES = {
   { "^/v1/restart$", { POST = restart } },
   { "^/v1/restarts/([%w_-]+)$", { GET = restart_outcome } },
   { "^/v1/events$", { GET = function() return { events = true } end } },
-  { "^/ws$", { GET = function() return http.fail("bad_request", "/ws takes a WebSocket handshake") end } },
+  { "^/ws$", { GET = function() return http.fail("bad_request", "/ws takes a WebSocket handshake",
+    { ["Sec-WebSocket-Version"] = "13" }) end } },
 }
 
 local function allow(methods)
@@ -174,7 +175,7 @@ end
 
 local function on_socket(ws)
   ws:subscribe()
-  ws.on_message = function(data, kind) ws:send(data, kind) end
+  ws.on_message = function(data, kind) ws:send_wait(data, kind) end
 end
 
 local server = {}

@@ -26,9 +26,14 @@ function http.fail(code, message, headers)
   return { status = STATUS[code] or 500, headers = headers, body = { error = err } }
 end
 
---- The answer that refuses a POST of another type than JSON, or nil. A page of the web can make a browser send
+--- The answer that refuses a body of another type than JSON, or nil. A page of the web can make a browser send
 --- a form anywhere; JSON it cannot send without being asked whether it may.
 function http.check_type(req)
+  if #req.body == 0 then return nil end
+  if (req.headers["content-encoding"] or "identity"):lower() ~= "identity" then
+    return http.fail("unsupported_media_type", "send the body as it is: no Content-Encoding is decoded here",
+      { ["Accept-Encoding"] = "identity" })
+  end
   local kind = (req.headers["content-type"] or ""):match("^%s*([^;%s]*)"):lower()
   if kind ~= "application/json" then
     return http.fail("unsupported_media_type", "send Content-Type: application/json")
@@ -77,6 +82,7 @@ end
 function http.text(max)
   return function(value)
     if type(value) ~= "string" then return "is not a string" end
+    if value:find("\0", 1, true) then return "holds a NUL" end
     if #value > max then return ("is longer than %d bytes"):format(max) end
   end
 end
@@ -112,7 +118,11 @@ function http.query(req, known)
     if not known[name] then
       return nil, http.fail("bad_request", ("unknown parameter '%s'"):format(name))
     end
-    out[name] = decode(value)
+    value = decode(value)
+    if value:find("\0", 1, true) then
+      return nil, http.fail("bad_request", ("parameter '%s' holds a NUL"):format(name))
+    end
+    out[name] = value
   end
   return out
 end

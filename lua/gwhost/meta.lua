@@ -4,14 +4,14 @@
 ---
 --- Functions marked "waits" yield and must be called inside a coroutine; start, close, request handlers,
 --- task handlers and WebSocket handlers run in one already. Times are milliseconds, sizes bytes. A wrong
---- argument raises an error; what the world refuses comes back as nil and a reason.
+--- argument raises an error, and so does a text that holds a NUL where it is no payload; what the world refuses comes back as nil and a reason.
 
 ---@class gwhost.App what an application's file returns
 ---@field start fun(ctx: gwhost.StartContext): gwhost.Server prepares and calls gwhost.serve{}; may wait
 
 ---@class gwhost.Server what start returns
 ---@field close fun(self: gwhost.Server, opts: gwhost.CloseOptions) lets go of what the application holds; may
---- wait, for at most 20 s. Requests, tasks and runs in hand are waited for by the host.
+--- wait, for at most 20 s. Requests, streamed answers, tasks and runs in hand are waited for by the host.
 
 ---@class gwhost.CloseOptions
 ---@field reason string "gateway restarting" or "gateway stopping"
@@ -36,10 +36,12 @@
 ---@field target string as sent
 ---@field path string without the query, not percent-decoded
 ---@field query string behind the '?', "" without one
----@field headers table<string, string> names in lower case; one that came twice is joined with ", "
+---@field headers table<string, string> names in lower case; one that came twice is joined with ", ", cookies
+--- with "; "
 ---@field body string whole, at most 1 MiB
 ---@field peer string "127.0.0.1:5000" or "unix"
 ---@field upgrade boolean a WebSocket handshake
+---@field protocols string[]? of a handshake: the subprotocols that the client offers
 ---@field connection integer unique in this process
 
 ---@class gwhost.Answer
@@ -47,7 +49,9 @@
 ---@field headers table<string, string>? Content-Length, Date and Connection are the core's
 ---@field body any? a string as it is; anything else becomes JSON
 ---@field events boolean? true: the connection becomes a stream of the host's events (server-sent events)
----@field stream (fun(stream: gwhost.Stream))? writes the body piece by piece; the answer ends when it returns
+---@field stream (fun(stream: gwhost.Stream))? writes the body piece by piece; the answer is whole when it returns. When
+--- it raises an error, or has not returned in the time that closing may take, the connection is cut without the last
+--- chunk (reset for HTTP/1.0), so that its client knows. One that has no end of its own ends when close() is called.
 
 ---@class gwhost.Stream
 local Stream = {}
@@ -56,16 +60,27 @@ local Stream = {}
 ---@param data string
 ---@return true? ok, string? reason
 function Stream:write(data) end
+--- Waits until the client has room for it, and sends it; pieces go out in the order of the calls.
+---@param data string
+---@return true? ok, string? reason "closed"
+function Stream:write_wait(data) end
 
 ---@class gwhost.WebSocket fields that are set on it stay until this generation ends
 ---@field value string the application's own bytes, at most 64 KiB; kept through restarts
+---@field protocol string? the subprotocol that upgrade chose; kept through restarts
 ---@field on_message (fun(data: string, kind: "text"|"binary"))? one call at a time, in order
 ---@field on_close (fun(code: integer))?
 local WebSocket = {}
 ---@param data string
 ---@param kind "text"|"binary"|nil default "text", which must be UTF-8
----@return true? ok, string? reason "slow" or "closed"
+---@return true? ok, string? reason "slow" (nothing was taken) or "closed"
 function WebSocket:send(data, kind) end
+--- Waits until the client has room for it, and sends it; messages go out in the order of the calls. Called in
+--- on_message it also keeps the next message from coming before this one is answered.
+---@param data string
+---@param kind "text"|"binary"|nil
+---@return true? ok, string? reason "closed"
+function WebSocket:send_wait(data, kind) end
 ---@param code integer? default 1000
 ---@param reason string?
 function WebSocket:close(code, reason) end
@@ -181,10 +196,11 @@ function gwhost.spawn(spec) end
 ---@return table<string, fun(work: gwhost.Work): any, any>
 function gwhost.handler_files() end
 
---- Says who answers. Without `upgrade` every WebSocket handshake is accepted; it may return true or an answer.
+--- Says who answers. Without `upgrade` every WebSocket handshake is accepted; it may return true or an answer, and
+--- behind true the subprotocol, one of req.protocols.
 --- `websocket` is called for each accepted one, and with resumed = true for those of the generation before.
 --- With public = true the core asks nobody for a token: the application sees to it itself.
----@param server {request: (fun(req: gwhost.Request): gwhost.Answer)?, websocket: (fun(ws: gwhost.WebSocket, req: gwhost.Request, resumed: boolean))?, upgrade: (fun(req: gwhost.Request): true|gwhost.Answer)?, public: boolean?}
+---@param server {request: (fun(req: gwhost.Request): gwhost.Answer)?, websocket: (fun(ws: gwhost.WebSocket, req: gwhost.Request, resumed: boolean))?, upgrade: (fun(req: gwhost.Request): true|gwhost.Answer, string?)?, public: boolean?}
 function gwhost.serve(server) end
 
 --- Who executes tasks, by the name of the handler. A handler returns the result; an error means `failed`; a

@@ -99,13 +99,20 @@ static int api_go(lua_State *L)
 static int api_log(lua_State *L)
 {
     enum gw_level level;
-    const char *name = luaL_checkstring(L, 1), *message = luaL_checkstring(L, 2);
+    size_t n;
+    const char *name = gw_app_text(L, 1), *message = luaL_checklstring(L, 2, &n);
     luaL_argcheck(L, gw_log_level_parse(name, &level), 1, "give debug, info, warn or error");
     json_t *fields = NULL;
     struct gw_err err = {0};
     if (!lua_isnoneornil(L, 3) && gw_lua_to_json(L, 3, &fields, &err) < 0)
         return luaL_error(L, "log fields: %s", err.text);
-    gw_log(level, "app.log", fields, "%s", message);
+    struct gw_buf words = {0}; // it may be anything that came from outside: a NUL is shown, and does not end it
+    for (size_t at = 0, len; at <= n; at += len + 1) {
+        len = strlen(message + at);
+        gw_buf_addf(&words, "%s%s", at > 0 ? "\\0" : "", message + at);
+    }
+    gw_log(level, "app.log", fields, "%s", words.data);
+    gw_buf_fini(&words);
     return 0;
 }
 
@@ -117,7 +124,7 @@ static int api_now(lua_State *L)
 
 static int api_keep(lua_State *L)
 {
-    const char *key = luaL_checkstring(L, 1);
+    const char *key = gw_app_text(L, 1);
     struct gw_lua_app *app = gw_lua_app_of(L);
     if (lua_isnoneornil(L, 2)) {
         (void)json_object_del(app->env.kept, key);
@@ -140,7 +147,7 @@ static int api_keep(lua_State *L)
 
 static int api_kept(lua_State *L)
 {
-    json_t *value = json_object_get(gw_lua_app_of(L)->env.kept, luaL_checkstring(L, 1));
+    json_t *value = json_object_get(gw_lua_app_of(L)->env.kept, gw_app_text(L, 1));
     if (value == NULL)
         return 0;
     gw_lua_push_json(L, value, 1);
@@ -172,9 +179,9 @@ static int api_restart(lua_State *L)
         luaL_checktype(L, 1, LUA_TTABLE);
         lua_settop(L, 1);
         lua_getfield(L, 1, "reason");
-        ask.reason = luaL_optstring(L, 2, NULL);
+        ask.reason = gw_app_opt_text(L, 2, NULL);
         lua_getfield(L, 1, "when");
-        const char *when = luaL_optstring(L, 3, "now");
+        const char *when = gw_app_opt_text(L, 3, "now");
         if (strcmp(when, "now") != 0 && strcmp(when, "idle") != 0)
             return luaL_error(L, "restart: when is '%s', not 'now' or 'idle'", when);
         ask.when_idle = strcmp(when, "idle") == 0;
@@ -184,7 +191,7 @@ static int api_restart(lua_State *L)
         if (!lua_isnil(L, 5) && !gw_lua_ms(L, 5, 0, &ask.wait_ms))
             return luaL_error(L, "restart: wait_ms " GW_MS_WORDS, 0);
         lua_getfield(L, 1, "source");
-        const char *source = luaL_optstring(L, 6, "app");
+        const char *source = gw_app_opt_text(L, 6, "app");
         if (strcmp(source, "app") != 0 && strcmp(source, "http") != 0)
             return luaL_error(L, "restart: source is '%s', not 'app' or 'http'", source);
         ask.http = source[0] == 'h';
@@ -208,7 +215,7 @@ static int api_restart(lua_State *L)
 static int api_restart_outcome(lua_State *L)
 {
     struct gw_lua_app *app = gw_lua_app_of(L);
-    json_t *outcome = app->env.ops->restart_outcome(app->env.ud, luaL_checkstring(L, 1));
+    json_t *outcome = app->env.ops->restart_outcome(app->env.ud, gw_app_text(L, 1));
     if (outcome == NULL)
         return 0;
     gw_lua_push_json(L, outcome, 0);
@@ -378,7 +385,7 @@ static int child_stop(lua_State *L)
 
 static int child_get(lua_State *L)
 {
-    if (strcmp(luaL_checkstring(L, 2), "pid") != 0)
+    if (strcmp(gw_app_text(L, 2), "pid") != 0)
         return 0;
     lua_pushinteger(L, check_child(L)->pid);
     return 1;
@@ -395,8 +402,12 @@ static int strings(lua_State *L, int idx, bool map, const char *what, const char
     if (map) {
         lua_pushnil(L);
         while (lua_next(L, idx)) {
+            size_t name_bytes, bytes;
             if (n == ARGS_MAX || lua_type(L, -2) != LUA_TSTRING || !lua_isstring(L, -1))
                 return luaL_error(L, "spawn: %s is a table of at most %d strings by name", what, ARGS_MAX);
+            const char *name = lua_tolstring(L, -2, &name_bytes), *value = lua_tolstring(L, -1, &bytes);
+            if (strlen(name) != name_bytes || strlen(value) != bytes)
+                return luaL_error(L, "spawn: %s.%s holds a NUL", what, name);
             out[n++] = lua_pushfstring(L, "%s=%s", lua_tostring(L, -2), lua_tostring(L, -1));
             lua_replace(L, -2); // the text takes the value's place, below the key…
             lua_insert(L, -2);  // … and the key goes back on top
@@ -426,7 +437,7 @@ static int api_spawn(lua_State *L)
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_settop(L, 1);
     lua_getfield(L, 1, "cwd");
-    spec.cwd = luaL_optstring(L, -1, NULL);
+    spec.cwd = gw_app_opt_text(L, -1, NULL);
     lua_getfield(L, 1, "stdin");
     spec.input = luaL_optlstring(L, -1, NULL, &spec.input_bytes);
     lua_getfield(L, 1, "keep_bytes");

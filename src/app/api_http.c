@@ -1,4 +1,4 @@
-/* api_http.c - gwhost.serve: requests, streamed answers and WebSockets of the core, given to Lua.
+/* api_http.c - gwhost.serve: requests of the core, given to Lua, and their answers.
  * lua/gwhost/meta.lua is the reference for what scripts see. */
 #include "app/lua_app.h"
 #include "base/json.h"
@@ -18,29 +18,6 @@ struct pending {
     struct gw_lua_app *app;
     struct gw_request *req; /* NULL once answered */
 };
-
-/* A WebSocket or a stream as the application sees it; the userdata holds one of these. */
-struct channel {
-    struct gw_link link;
-    struct gw_lua_app *app;
-    struct gw_ws *ws;         /* NULL once it has ended */
-    struct gw_stream *stream;
-    unsigned uses;            /* the connection, and each coroutine that serves it */
-};
-
-/* The object stays reachable, under its own address, while anything of ours points to it. */
-static void hold(struct channel *c)
-{
-    c->uses++;
-}
-
-static void drop(struct channel *c)
-{
-    if (--c->uses > 0)
-        return;
-    lua_pushnil(c->app->L);
-    lua_rawsetp(c->app->L, LUA_REGISTRYINDEX, c);
-}
 
 static int api_serve(lua_State *L)
 {
@@ -69,7 +46,7 @@ static int api_serve(lua_State *L)
 }
 
 /* Pushes the field of what was given to gwhost.serve(), or nil. */
-static bool push_server_function(struct gw_lua_app *app, const char *name)
+bool gw_app_http_push_server(struct gw_lua_app *app, const char *name)
 {
     lua_State *L = app->L;
     if (lua_rawgeti(L, LUA_REGISTRYINDEX, app->ref_request) != LUA_TTABLE) {
@@ -84,7 +61,95 @@ static bool push_server_function(struct gw_lua_app *app, const char *name)
     return false;
 }
 
-static void push_request(lua_State *L, const struct gw_request_info *info)
+/* Pushes the list of subprotocols that a handshake offers, in its order. */
+static void push_protocols(lua_State *L, const struct gw_request_info *info)
+{
+    lua_Integer count = 0;
+    lua_newtable(L);
+    for (size_t i = 0; i < info->header_count; i++) {
+        if (strcasecmp(info->headers[i].name, "Sec-WebSocket-Protocol") != 0)
+            continue;
+        for (const char *s = info->headers[i].value; *s != '\0';) {
+            s += strspn(s, ", \t");
+            size_t n = strcspn(s, ", \t");
+            if (n == 0)
+                break;
+            lua_pushlstring(L, s, n);
+            lua_rawseti(L, -2, ++count);
+            s += n;
+        }
+    }
+}
+
+static void push_lower(lua_State *L, const char *name)
+{
+    luaL_Buffer b;
+    size_t n = strlen(name);
+    char *out = luaL_buffinitsize(L, &b, n);
+    for (size_t i = 0; i < n; i++)
+        out[i] = (char)(name[i] >= 'A' && name[i] <= 'Z' ? name[i] + 32 : name[i]);
+    luaL_pushresultsize(&b, n);
+}
+
+/* Makes one string of the list at the top, which it replaces. */
+static void join(lua_State *L, const char *between)
+{
+    luaL_Buffer b;
+    int list = lua_gettop(L);
+    lua_Integer n = (lua_Integer)lua_rawlen(L, list);
+    luaL_buffinit(L, &b);
+    for (lua_Integer i = 1; i <= n; i++) {
+        if (i > 1)
+            luaL_addstring(&b, between);
+        lua_rawgeti(L, list, i);
+        luaL_addvalue(&b);
+    }
+    luaL_pushresult(&b);
+    lua_replace(L, list);
+}
+
+/* Names in lower case; what comes more than once is a list first, then one text: as RFC 9110 5.3 says, and cookies as
+ * RFC 6265 5.4 does. */
+static void push_headers(lua_State *L, const struct gw_request_info *info)
+{
+    bool lists = false;
+    lua_createtable(L, 0, (int)info->header_count);
+    for (size_t i = 0; i < info->header_count; i++) {
+        push_lower(L, info->headers[i].name);
+        lua_pushvalue(L, -1);
+        int before = lua_rawget(L, -3);
+        if (before == LUA_TNIL) {
+            lua_pop(L, 1);
+            lua_pushstring(L, info->headers[i].value);
+            lua_rawset(L, -3);
+            continue;
+        }
+        if (before == LUA_TSTRING) {
+            lua_createtable(L, 2, 0);
+            lua_insert(L, -2);
+            lua_rawseti(L, -2, 1);
+            lists = true;
+        }
+        lua_pushstring(L, info->headers[i].value);
+        lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+        lua_rawset(L, -3);
+    }
+    if (!lists)
+        return;
+    lua_pushnil(L);
+    while (lua_next(L, -2)) {
+        if (!lua_istable(L, -1)) {
+            lua_pop(L, 1);
+            continue;
+        }
+        join(L, strcmp(lua_tostring(L, -2), "cookie") == 0 ? "; " : ", ");
+        lua_pushvalue(L, -2);
+        lua_insert(L, -2); // headers, key, key, text
+        lua_rawset(L, -4);
+    }
+}
+
+void gw_app_http_push_request(lua_State *L, const struct gw_request_info *info)
 {
     lua_createtable(L, 0, 10);
     lua_pushstring(L, info->method);
@@ -101,26 +166,13 @@ static void push_request(lua_State *L, const struct gw_request_info *info)
     lua_setfield(L, -2, "peer");
     lua_pushboolean(L, info->upgrade);
     lua_setfield(L, -2, "upgrade");
+    if (info->upgrade) {
+        push_protocols(L, info);
+        lua_setfield(L, -2, "protocols");
+    }
     lua_pushinteger(L, (lua_Integer)info->id);
     lua_setfield(L, -2, "connection");
-    lua_createtable(L, 0, (int)info->header_count);
-    for (size_t i = 0; i < info->header_count; i++) {
-        // Names in lower case; a header that comes twice is joined as RFC 9110 says.
-        char name[128];
-        size_t n = strlen(info->headers[i].name);
-        if (n >= sizeof name)
-            continue;
-        for (size_t k = 0; k <= n; k++) {
-            char c = info->headers[i].name[k];
-            name[k] = (char)(c >= 'A' && c <= 'Z' ? c + 32 : c);
-        }
-        if (lua_getfield(L, -1, name) == LUA_TSTRING)
-            lua_pushfstring(L, "%s, %s", lua_tostring(L, -1), info->headers[i].value);
-        else
-            lua_pushstring(L, info->headers[i].value);
-        lua_setfield(L, -3, name);
-        lua_pop(L, 1);
-    }
+    push_headers(L, info);
     lua_setfield(L, -2, "headers");
 }
 
@@ -129,27 +181,6 @@ static void push_request(lua_State *L, const struct gw_request_info *info)
 static void internal_error(struct gw_request *req)
 {
     gw_answer_error(req, 500, "internal", "the application failed to answer; the log says how", 0);
-}
-
-static struct channel *channel_new(struct gw_lua_app *app, lua_State *L, const char *type, struct gw_link *list)
-{
-    struct channel *c = gw_object_new(L, type, sizeof *c);
-    c->app = app;
-    c->uses = 1;
-    lua_pushvalue(L, -1);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, c);
-    gw_link_add(list, &c->link);
-    return c;
-}
-
-static void stream_done(struct gw_coro *coro, int nresults, const struct gw_err *err)
-{
-    struct channel *c = coro->ud;
-    if (err != NULL)
-        gw_lua_app_error(coro->app, "a streamed answer", err);
-    if (c->stream != NULL)
-        gw_stream_end(c->stream);
-    drop(c);
 }
 
 /* One call's work, so that what may raise is in one protected place. */
@@ -170,7 +201,10 @@ static size_t read_headers(lua_State *L, int idx, struct gw_header *headers)
         if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING || n == HEADERS_MAX)
             luaL_error(L, "an answer's headers are at most %d strings by name", HEADERS_MAX);
         // The table keeps both alive while we use them.
-        headers[n++] = (struct gw_header){lua_tostring(L, -2), lua_tostring(L, -1)};
+        headers[n] = (struct gw_header){lua_tostring(L, -2), lua_tostring(L, -1)};
+        if (strlen(headers[n].name) != lua_rawlen(L, -2) || strlen(headers[n].value) != lua_rawlen(L, -1))
+            luaL_error(L, "an answer's header '%s' holds a NUL", headers[n].name);
+        n++;
         lua_pop(L, 1);
     }
     return n;
@@ -207,14 +241,8 @@ static int reply_body(lua_State *L)
         return 0;
     }
     if (lua_getfield(L, 2, "stream") == LUA_TFUNCTION) { // 6
-        struct channel *c = channel_new(r->app, L, "gwhost.Stream", &r->app->streams); // 7
         r->req = NULL;
-        c->stream = gw_stream_begin(req, (int)status, headers, n);
-        gw_stream_set_data(c->stream, c);
-        if (L != r->app->L)
-            lua_xmove(L, r->app->L, 2);
-        hold(c);
-        gw_coro_go(r->app, 1, stream_done, c, NULL);
+        gw_app_channel_stream(r->app, L, gw_stream_begin(req, (int)status, headers, n));
         return 0;
     }
     lua_getfield(L, 2, "body"); // 7
@@ -276,7 +304,28 @@ static void request_done(struct gw_coro *coro, int nresults, const struct gw_err
     gw_lua_app_settle(app);
 }
 
-static void ws_open(struct gw_lua_app *app, struct gw_ws *ws, bool resumed);
+/* What upgrade() returned behind its true: the subprotocol, one of those that the client offers, or nothing. */
+static int choose(lua_State *thread, int nresults, const struct gw_request_info *info, char **ret_protocol,
+                  struct gw_err *err)
+{
+    if (nresults < 2 || lua_isnil(thread, 1 - nresults))
+        return 0;
+    const char *name = lua_type(thread, 1 - nresults) == LUA_TSTRING ? lua_tostring(thread, 1 - nresults) : NULL;
+    push_protocols(thread, info);
+    lua_Integer n = (lua_Integer)lua_rawlen(thread, -1);
+    bool offered = false;
+    for (lua_Integer i = 1; i <= n && name != NULL; i++) {
+        lua_rawgeti(thread, -1, i);
+        offered = offered || strcmp(lua_tostring(thread, -1), name) == 0;
+        lua_pop(thread, 1);
+    }
+    lua_pop(thread, 1);
+    if (!offered)
+        return gw_err_set(err, -EINVAL, "upgrade(req) chose the subprotocol %s, which the client does not offer "
+                          "(req.protocols)", name != NULL ? name : luaL_typename(thread, 1 - nresults));
+    *ret_protocol = gw_strdup(name);
+    return 0;
+}
 
 static void upgrade_done(struct gw_coro *coro, int nresults, const struct gw_err *err)
 {
@@ -289,10 +338,17 @@ static void upgrade_done(struct gw_coro *coro, int nresults, const struct gw_err
         return;
     }
     struct gw_request *req = p->req;
+    struct gw_err chosen = {0};
+    char *protocol = NULL;
+    if (choose(coro->thread, nresults, gw_request_info(req), &protocol, &chosen) < 0) {
+        request_done(coro, 0, &chosen);
+        return;
+    }
     pending_free(p);
-    struct gw_ws *ws = gw_ws_accept(req, NULL);
+    struct gw_ws *ws = gw_ws_accept(req, protocol);
+    free(protocol);
     if (ws != NULL)
-        ws_open(app, ws, false);
+        gw_app_channel_open(app, ws, false);
     gw_lua_app_settle(app);
 }
 
@@ -300,16 +356,16 @@ void gw_app_http_request(struct gw_app *base, struct gw_request *req)
 {
     struct gw_lua_app *app = (struct gw_lua_app *)base;
     const struct gw_request_info *info = gw_request_info(req);
-    bool socket = info->upgrade && push_server_function(app, "websocket");
+    bool socket = info->upgrade && gw_app_http_push_server(app, "websocket");
     if (socket) {
         lua_pop(app->L, 1);
-        if (!push_server_function(app, "upgrade")) {
+        if (!gw_app_http_push_server(app, "upgrade")) {
             struct gw_ws *ws = gw_ws_accept(req, NULL);
             if (ws != NULL)
-                ws_open(app, ws, false);
+                gw_app_channel_open(app, ws, false);
             return;
         }
-    } else if (!push_server_function(app, "request")) {
+    } else if (!gw_app_http_push_server(app, "request")) {
         gw_answer_error(req, 404, "not_found", "the application serves no requests: it has not called "
                         "gwhost.serve{request=…}", 0);
         return;
@@ -319,198 +375,13 @@ void gw_app_http_request(struct gw_app *base, struct gw_request *req)
     gw_link_add(&app->requests, &p->link);
     app->request_count++;
     gw_request_set_data(req, p);
-    push_request(app->L, info);
+    gw_app_http_push_request(app->L, info);
     gw_coro_go(app, 1, socket ? upgrade_done : request_done, p, NULL);
 }
 
 void gw_app_http_request_gone(struct gw_app *base, struct gw_request *req)
 {
     // The handler goes on: what it does may matter to others. Its answer goes nowhere.
-}
-
-// ---- streams ----
-
-static struct channel *check_stream(lua_State *L)
-{
-    return luaL_checkudata(L, 1, "gwhost.Stream");
-}
-
-static int stream_write(lua_State *L)
-{
-    struct channel *c = check_stream(L);
-    size_t n;
-    const char *data = luaL_checklstring(L, 2, &n);
-    int rc = c->stream != NULL ? gw_stream_write(c->stream, data, n) : -EPIPE;
-    if (rc == 0) {
-        lua_pushboolean(L, 1);
-        return 1;
-    }
-    lua_pushnil(L);
-    lua_pushstring(L, rc == -EAGAIN ? "slow" : "closed");
-    return 2;
-}
-
-void gw_app_http_stream_closed(struct gw_app *base, struct gw_stream *stream)
-{
-    struct channel *c = gw_stream_data(stream);
-    if (c == NULL)
-        return;
-    c->stream = NULL;
-    gw_link_remove(&c->link);
-    drop(c);
-}
-
-// ---- WebSockets ----
-
-static struct channel *check_ws(lua_State *L)
-{
-    return luaL_checkudata(L, 1, "gwhost.WebSocket");
-}
-
-static int ws_send(lua_State *L)
-{
-    struct channel *c = check_ws(L);
-    size_t n;
-    const char *data = luaL_checklstring(L, 2, &n);
-    const char *kind = luaL_optstring(L, 3, "text");
-    luaL_argcheck(L, strcmp(kind, "text") == 0 || strcmp(kind, "binary") == 0, 3, "give 'text' or 'binary'");
-    bool text = kind[0] == 't';
-    if (text && !gw_utf8_valid(data, n))
-        return luaL_argerror(L, 2, "a text message is valid UTF-8; send it as 'binary'");
-    int rc = c->ws != NULL ? gw_ws_send(c->ws, text ? GW_WS_TEXT : GW_WS_BINARY, data, n) : -EPIPE;
-    if (rc == 0) {
-        lua_pushboolean(L, 1);
-        return 1;
-    }
-    lua_pushnil(L);
-    lua_pushstring(L, rc == -EAGAIN ? "slow" : "closed");
-    return 2;
-}
-
-static int ws_close(lua_State *L)
-{
-    struct channel *c = check_ws(L);
-    lua_Integer code = luaL_optinteger(L, 2, 1000);
-    luaL_argcheck(L, code >= 1000 && code <= 4999, 2, "a close code is 1000 to 4999");
-    if (c->ws != NULL)
-        gw_ws_end(c->ws, (unsigned)code, luaL_optstring(L, 3, ""));
-    return 0;
-}
-
-static int ws_subscribe(lua_State *L)
-{
-    struct channel *c = check_ws(L);
-    if (c->ws != NULL)
-        gw_hub_attach_ws(c->ws);
-    return 0;
-}
-
-static int ws_get(lua_State *L)
-{
-    struct channel *c = check_ws(L);
-    if (lua_type(L, 2) != LUA_TSTRING || strcmp(lua_tostring(L, 2), "value") != 0)
-        return 0;
-    size_t n = 0;
-    const char *value = c->ws != NULL ? gw_ws_value(c->ws, &n) : "";
-    lua_pushlstring(L, value, n);
-    return 1;
-}
-
-static int ws_set(lua_State *L)
-{
-    struct channel *c = check_ws(L);
-    if (lua_type(L, 2) != LUA_TSTRING || strcmp(lua_tostring(L, 2), "value") != 0)
-        return 0;
-    size_t n = 0;
-    const char *value = lua_isnil(L, 3) ? "" : luaL_checklstring(L, 3, &n);
-    if (c->ws != NULL && gw_ws_set_value(c->ws, value, n) < 0)
-        return luaL_error(L, "ws.value holds at most 64 KiB, not %d bytes", (int)n);
-    lua_pushboolean(L, 1);
-    return 1;
-}
-
-/* A handler of a WebSocket has returned: its next message may come. One at a time keeps them in order. */
-static void ws_handled(struct gw_coro *coro, int nresults, const struct gw_err *err)
-{
-    struct channel *c = coro->ud;
-    struct gw_lua_app *app = coro->app;
-    if (err != NULL) {
-        gw_lua_app_error(app, "a WebSocket handler", err);
-        if (c->ws != NULL)
-            gw_ws_end(c->ws, 1011, "the application failed");
-    } else if (c->ws != NULL && !app->closing) {
-        gw_ws_resume(c->ws);
-    }
-    drop(c);
-}
-
-static void ws_open(struct gw_lua_app *app, struct gw_ws *ws, bool resumed)
-{
-    lua_State *L = app->L;
-    if (!push_server_function(app, "websocket")) {
-        gw_ws_end(ws, 1012, "the application serves no WebSockets any more");
-        gw_ws_set_data(ws, NULL);
-        return;
-    }
-    struct channel *c = channel_new(app, L, "gwhost.WebSocket", &app->sockets);
-    c->ws = ws;
-    gw_ws_set_data(ws, c);
-    push_request(L, gw_ws_info(ws));
-    lua_pushboolean(L, resumed);
-    hold(c);
-    gw_coro_go(app, 3, ws_handled, c, NULL);
-}
-
-void gw_app_http_ws_adopt(struct gw_app *base, struct gw_ws *ws)
-{
-    ws_open((struct gw_lua_app *)base, ws, true);
-}
-
-void gw_app_http_ws_message(struct gw_app *base, struct gw_ws *ws, enum gw_ws_kind kind, const char *data,
-                            size_t n)
-{
-    struct gw_lua_app *app = (struct gw_lua_app *)base;
-    lua_State *L = app->L;
-    struct channel *c = gw_ws_data(ws);
-    if (c == NULL)
-        return;
-    lua_rawgetp(L, LUA_REGISTRYINDEX, c);
-    if (gw_object_field(L, -1, "on_message") != LUA_TFUNCTION) {
-        lua_pop(L, 2);
-        return;
-    }
-    lua_remove(L, -2);
-    gw_ws_pause(ws);
-    hold(c);
-    lua_pushlstring(L, data, n);
-    lua_pushstring(L, kind == GW_WS_TEXT ? "text" : "binary");
-    gw_coro_go(app, 2, ws_handled, c, NULL);
-}
-
-static void closed_done(struct gw_coro *coro, int nresults, const struct gw_err *err)
-{
-    if (err != NULL)
-        gw_lua_app_error(coro->app, "ws.on_close", err);
-}
-
-void gw_app_http_ws_closed(struct gw_app *base, struct gw_ws *ws, unsigned code)
-{
-    struct gw_lua_app *app = (struct gw_lua_app *)base;
-    lua_State *L = app->L;
-    struct channel *c = gw_ws_data(ws);
-    if (c == NULL)
-        return;
-    c->ws = NULL;
-    gw_link_remove(&c->link);
-    lua_rawgetp(L, LUA_REGISTRYINDEX, c);
-    if (gw_object_field(L, -1, "on_close") == LUA_TFUNCTION) {
-        lua_pushinteger(L, code);
-        gw_coro_go(app, 1, closed_done, NULL, NULL);
-    } else {
-        lua_pop(L, 1);
-    }
-    lua_pop(L, 1);
-    drop(c);
 }
 
 // ---- the end ----
@@ -522,28 +393,12 @@ void gw_app_http_release(struct gw_lua_app *app)
         gw_answer_error(p->req, 503, "aborted", "the gateway restarted before this was answered", 1000);
         pending_free(p);
     }
-    while (!gw_link_empty(&app->sockets)) {
-        struct channel *c = (struct channel *)app->sockets.next;
-        gw_link_remove(&c->link);
-        gw_ws_set_data(c->ws, NULL); // the connection stays; the next generation adopts it
-        c->ws = NULL;
-    }
-    while (!gw_link_empty(&app->streams)) {
-        struct channel *c = (struct channel *)app->streams.next;
-        gw_link_remove(&c->link);
-        gw_stream_set_data(c->stream, NULL);
-        gw_stream_end(c->stream);
-        c->stream = NULL;
-    }
+    gw_app_channel_release(app);
 }
 
 void gw_api_http(lua_State *L)
 {
     static const luaL_Reg functions[] = {{"serve", api_serve}, {NULL, NULL}};
-    static const luaL_Reg stream[] = {{"write", stream_write}, {NULL, NULL}};
-    static const luaL_Reg websocket[] = {{"send", ws_send},   {"close", ws_close}, {"subscribe", ws_subscribe},
-                                         {"__get", ws_get},   {"__set", ws_set},   {NULL, NULL}};
     luaL_setfuncs(L, functions, 0);
-    gw_object_type(L, "gwhost.Stream", stream, NULL);
-    gw_object_type(L, "gwhost.WebSocket", websocket, NULL);
+    gw_api_channel(L);
 }

@@ -106,9 +106,15 @@ static void cancel_store_wait(struct gw_wait *wait)
 
 static const char *opt_field(lua_State *L, const char *name)
 {
-    if (lua_getfield(L, 1, name) != LUA_TNIL && lua_type(L, -1) != LUA_TSTRING)
+    if (lua_getfield(L, 1, name) == LUA_TNIL)
+        return NULL;
+    if (lua_type(L, -1) != LUA_TSTRING)
         luaL_error(L, "submit: %s is a %s, not a string", name, luaL_typename(L, -1));
-    return lua_tostring(L, -1); // stays on the stack
+    size_t n;
+    const char *text = lua_tolstring(L, -1, &n); // stays on the stack
+    if (strlen(text) != n)
+        luaL_error(L, "submit: %s holds a NUL", name);
+    return text;
 }
 
 static bool opt_retry(lua_State *L, const char *name, const char *otherwise)
@@ -169,7 +175,7 @@ static int api_submit(lua_State *L)
 
 static int api_task(lua_State *L)
 {
-    const char *id = luaL_checkstring(L, 1);
+    const char *id = gw_app_text(L, 1);
     struct gw_wait *wait = gw_wait_begin(L, cancel_store_wait, NULL);
     gw_task_get(gw_lua_app_of(L)->env.work, id, on_task, wait);
     return gw_wait_yield(L, wait);
@@ -177,7 +183,7 @@ static int api_task(lua_State *L)
 
 static int api_cancel(lua_State *L)
 {
-    const char *id = luaL_checkstring(L, 1);
+    const char *id = gw_app_text(L, 1);
     struct gw_wait *wait = gw_wait_begin(L, cancel_store_wait, NULL);
     gw_task_cancel(gw_lua_app_of(L)->env.work, id, on_task, wait);
     return gw_wait_yield(L, wait);
@@ -220,7 +226,7 @@ static int api_handlers(lua_State *L)
 static int task_progress(lua_State *L)
 {
     struct execution *x = luaL_checkudata(L, 1, "gwhost.Task");
-    (void)gw_task_progress(x->app->env.work, x->id, x->app->generation, luaL_checkstring(L, 2));
+    (void)gw_task_progress(x->app->env.work, x->id, x->app->generation, gw_app_text(L, 2));
     return 0;
 }
 
@@ -458,7 +464,7 @@ static int run_progress(lua_State *L)
 {
     struct run *r = luaL_checkudata(L, 1, "gwhost.Run");
     if (r->run != NULL)
-        gw_run_set_progress(r->run, luaL_checkstring(L, 2));
+        gw_run_set_progress(r->run, gw_app_text(L, 2));
     return 0;
 }
 

@@ -77,6 +77,9 @@ struct gw_app_class {
     void (*ws_adopt)(struct gw_app *app, struct gw_ws *ws);
     void (*ws_message)(struct gw_app *app, struct gw_ws *ws, enum gw_ws_kind kind, const char *data, size_t n);
     void (*ws_closed)(struct gw_app *app, struct gw_ws *ws, unsigned code);
+    /* After an -EAGAIN: its client has taken half of what waited. */
+    void (*ws_ready)(struct gw_app *app, struct gw_ws *ws);
+    void (*stream_ready)(struct gw_app *app, struct gw_stream *stream);
     void (*stream_closed)(struct gw_app *app, struct gw_stream *stream);
     /* The task or run whose command has this pid; NULL when none has. */
     const char *(*owner_of)(const struct gw_app *app, int pid);

@@ -114,16 +114,33 @@ void gw_object_type(lua_State *L, const char *name, const luaL_Reg *methods, lua
 /* Pushes field `key` of the object at idx; returns its Lua type. */
 int gw_object_field(lua_State *L, int idx, const char *key);
 
+/* The string argument at idx; raises when it is none, or holds a NUL: what is behind one would be lost in C. */
+const char *gw_app_text(lua_State *L, int idx);
+const char *gw_app_opt_text(lua_State *L, int idx, const char *otherwise);
+
 /* api_*.c: parts of the module `gwhost`; each adds its functions to the table on top of the stack. */
 void gw_api_host(lua_State *L);
 void gw_api_http(lua_State *L);
 void gw_api_work(lua_State *L);
+
+void gw_api_channel(lua_State *L); /* its objects */
+
+/* Pushes the function of what was given to gwhost.serve(), or nothing. */
+bool gw_app_http_push_server(struct gw_lua_app *app, const char *name);
+void gw_app_http_push_request(lua_State *L, const struct gw_request_info *info);
+/* Runs the function on top of L's stack, which writes stream. */
+void gw_app_channel_stream(struct gw_lua_app *app, lua_State *L, struct gw_stream *stream);
+/* resumed: an earlier generation accepted it. */
+void gw_app_channel_open(struct gw_lua_app *app, struct gw_ws *ws, bool resumed);
+void gw_app_channel_release(struct gw_lua_app *app);
 
 void gw_app_http_request(struct gw_app *app, struct gw_request *req);
 void gw_app_http_request_gone(struct gw_app *app, struct gw_request *req);
 void gw_app_http_ws_adopt(struct gw_app *app, struct gw_ws *ws);
 void gw_app_http_ws_message(struct gw_app *app, struct gw_ws *ws, enum gw_ws_kind kind, const char *data, size_t n);
 void gw_app_http_ws_closed(struct gw_app *app, struct gw_ws *ws, unsigned code);
+void gw_app_http_ws_ready(struct gw_app *app, struct gw_ws *ws);
+void gw_app_http_stream_ready(struct gw_app *app, struct gw_stream *stream);
 void gw_app_http_stream_closed(struct gw_app *app, struct gw_stream *stream);
 void gw_app_http_release(struct gw_lua_app *app);
 bool gw_app_work_has_handler(const struct gw_app *app, const char *name);

@@ -83,6 +83,20 @@ void *gw_object_new(lua_State *L, const char *name, size_t size)
     return object;
 }
 
+const char *gw_app_text(lua_State *L, int idx)
+{
+    size_t n;
+    const char *text = luaL_checklstring(L, idx, &n);
+    if (strlen(text) != n)
+        luaL_argerror(L, idx, "the text holds a NUL");
+    return text;
+}
+
+const char *gw_app_opt_text(lua_State *L, int idx, const char *otherwise)
+{
+    return lua_isnoneornil(L, idx) ? otherwise : gw_app_text(L, idx);
+}
+
 int gw_object_field(lua_State *L, int idx, const char *key)
 {
     if (lua_getiuservalue(L, idx, 1) != LUA_TTABLE)

@@ -15,14 +15,14 @@ _gwhost() {
     --log-format) mapfile -t COMPREPLY < <(compgen -W "text json" -- "$cur"); return ;;
     --log-level) mapfile -t COMPREPLY < <(compgen -W "debug info warn error" -- "$cur"); return ;;
     --status) mapfile -t COMPREPLY < <(compgen -W "$_gwhost_statuses" -- "$cur"); return ;;
-    --listen | --set | --lane | --keep-tasks | --defer-timeout | --start-timeout | --reason | --wait | --cancel | --title)
+    --listen | --origin | --set | --lane | --keep-tasks | --defer-timeout | --start-timeout | --reason | --wait | --cancel | --title)
       # submit's --wait takes no value
       [[ $prev == --wait && $command == submit ]] || return ;;
   esac
   local words=""
   case $command in
     "" | run)
-      words="--policy --app --handlers --listen --state-dir --set --lane --keep-tasks --allow-exec --token-file --open
+      words="--policy --app --handlers --listen --state-dir --set --lane --keep-tasks --allow-exec --token-file --open --origin
         --defer-timeout --start-timeout --watch --log-format --log-level --help --version"
       [[ -n $command ]] || words="$commands $words" ;;
     status) words="--json --state-dir --help" ;;

@@ -27,6 +27,7 @@ complete -c gwhost -n $run -l keep-tasks -x -d 'Age, number and size of ended ta
 complete -c gwhost -n $run -l allow-exec -d 'The gateway may run commands'
 complete -c gwhost -n $run -l token-file -rF -d 'The bearer token'
 complete -c gwhost -n $run -l open -d 'No token; loopback and unix only'
+complete -c gwhost -n $run -l origin -x -d 'Pages that may use it'
 complete -c gwhost -n $run -l defer-timeout -x -d 'Longest wait for an idle moment'
 complete -c gwhost -n $run -l start-timeout -x -d 'Longest start of an application'
 complete -c gwhost -n $run -l watch -d 'Reload the policy when its file changes'

@@ -14,6 +14,7 @@ _gwhost_run() {
     '--allow-exec[the built-in gateway may run commands]' \
     '--token-file[the bearer token]:file:_files' \
     '--open[no token; loopback and unix listeners only]' \
+    '*--origin[pages that may use it]:SCHEME\://HOST[\:PORT]:' \
     '--defer-timeout[longest wait for an idle moment]:duration:' \
     '--start-timeout[longest start of an application]:duration:' \
     '--watch[reload the policy when its file changes]' \

@@ -211,6 +211,7 @@ int gw_boot_own(struct gw_host *h, bool planned, struct gw_err *err)
 {
     gw_boot_describe_lock(h);
     if (!planned) {
+        gw_net_events_from(h->net, (uint64_t)gw_wall_ms()); // no event of another boot has a number from here on
         gw_safe_mode_begin(h, NULL);
         gw_history_load(h);
     }

@@ -89,6 +89,8 @@ json_t *gw_handover_last(struct gw_host *h)
     gw_json_set(o, "last", json_true());
     gw_json_set(o, "scheduler", gw_sched_pack(h->sched));
     gw_json_set(o, "events", json_integer((json_int_t)gw_net_events(h->net)));
+    gw_json_set(o, "describes", json_integer(GW_NET_HANDOVER_VERSION));
+    gw_json_set(o, "public", json_boolean(h->public_http));
     return o;
 }
 
@@ -256,6 +258,7 @@ void gw_handover_take_last(struct gw_host *h, const json_t *last)
     const json_t *scheduler = json_object_get(last, "scheduler"), *events = json_object_get(last, "events");
     if (json_is_object(scheduler))
         gw_sched_unpack(h->sched, scheduler);
+    h->public_http = json_is_true(json_object_get(last, "public"));
     if (json_is_integer(events))
         gw_net_events_from(h->net, (uint64_t)json_integer_value(events));
 }

@@ -29,6 +29,8 @@ struct gw_host_options {
     const char *const *listen; /* words, see os/listen.h */
     size_t listen_count;      /* 0: what was passed, else 127.0.0.1:18789 */
     json_t *vars;             /* --set */
+    const char *const *origins; /* --origin: SCHEME://HOST[:PORT], or null */
+    size_t origin_count;
     const struct gw_lane_spec *lanes;
     size_t lane_count;
     struct gw_retention keep;

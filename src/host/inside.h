@@ -98,6 +98,8 @@ struct standby {
     int control_fd;
     bool met, told, complete, arrived; /* letters: hello, ready, the last connections; and they are ours */
     bool serving;               /* said and heard, or nobody is left to hear it */
+    bool describes;             /* the predecessor understands how this one describes connections */
+    bool answers;               /* they are ours before the start has succeeded: an image has nobody beside it */
     bool gone, failed;          /* the predecessor; our last word */
     bool stop_waits;            /* for the connections */
     bool ready_due;             /* the service manager is told once the predecessor has gone */
@@ -400,6 +402,8 @@ void gw_room_accepting(void *host, bool paused, int code); /* for gw_routes */
 
 /* routes.c */
 extern const struct gw_net_ops gw_routes;
+/* admit.c: whether req may ask; it has been answered if not. public: no token is asked for. */
+bool gw_admit(struct gw_host *h, struct gw_request *req, bool public);
 
 /* token.c */
 int gw_token_open(struct gw_host *h, struct gw_err *err);

@@ -60,6 +60,23 @@ static bool timed(struct gw_control_client *c, json_t *request, const char *key,
     return false;
 }
 
+/* Refuses texts that hold a NUL: they are read as C strings, which it would cut. */
+static bool whole(struct gw_control_client *c, json_t *request)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach(request, key, value)
+    {
+        if (!json_is_string(value) || strlen(json_string_value(value)) == json_string_length(value))
+            continue;
+        char words[160];
+        (void)snprintf(words, sizeof words, "field '%.100s' holds a NUL", key);
+        gw_control_refuse(c, json_object_get(request, "id"), "bad_request", words);
+        return false;
+    }
+    return true;
+}
+
 /* Refuses fields that nobody knows: a typing error must not mean something else. */
 static bool known(struct gw_control_client *c, json_t *request, const char *const *fields)
 {
@@ -432,6 +449,8 @@ void gw_control_do(struct gw_control_client *c, json_t *request)
                {"cancel", do_cancel},
                {"follow", do_follow}};
     const char *op = text(request, "op");
+    if (!whole(c, request))
+        return;
     for (size_t i = 0; op != NULL && i < sizeof ops / sizeof *ops; i++)
         if (strcmp(op, ops[i].op) == 0) {
             ops[i].run(c, request);

@@ -2,7 +2,7 @@
  *
  * What a successor would be told in letters is written to a file in memory; the descriptors stay where they are
  * and the letters name their numbers. The image that we come from is kept open too: one that cannot start goes
- * back to it, once, with the same file. */
+ * back to it, once, with the same file; connections that it has answered on meanwhile are described anew. */
 #include "host/handover.h"
 
 #include "base/packet.h"
@@ -40,18 +40,9 @@ static void add(struct estate *e, const char *type, json_t *head, const void *bl
     json_decref(head);
 }
 
-static void collect(struct gw_host *h, int origin_fd, struct estate *e)
+/* The connections as they are now, and the letter that is the last one. */
+static void collect_connections(struct gw_host *h, struct estate *e)
 {
-    char boot_id[33];
-    struct gw_fd_list fds = {.count = 0};
-    struct gw_buf sources = {0};
-    gw_random_hex(16, boot_id);
-    json_t *hello = gw_handover_hello(h, boot_id, gw_succession_program(h), true, &sources, &fds);
-    gw_json_set(hello, "origin", json_integer(origin_fd));
-    add(e, "hello", hello, sources.data, sources.len, fds.fds, fds.count);
-    gw_buf_fini(&sources);
-    e->fds[e->count++] = origin_fd;
-    add(e, "go", gw_handover_go(h), NULL, 0, NULL, 0);
     uint64_t after = 0;
     unsigned left = gw_net_counts(h->net).open;
     struct gw_net_batch batch;
@@ -65,6 +56,54 @@ static void collect(struct gw_host *h, int origin_fd, struct estate *e)
                "%u connections hold more than can be handed over; they are cut", left);
     int control = gw_control_fd(h);
     add(e, "connections", gw_handover_last(h), NULL, 0, &control, control >= 0 ? 1 : 0);
+}
+
+static void collect(struct gw_host *h, int origin_fd, struct estate *e)
+{
+    char boot_id[33];
+    struct gw_fd_list fds = {.count = 0};
+    struct gw_buf sources = {0};
+    gw_random_hex(16, boot_id);
+    json_t *hello = gw_handover_hello(h, boot_id, gw_succession_program(h), true, &sources, &fds);
+    gw_json_set(hello, "origin", json_integer(origin_fd));
+    add(e, "hello", hello, sources.data, sources.len, fds.fds, fds.count);
+    gw_buf_fini(&sources);
+    e->fds[e->count++] = origin_fd;
+    add(e, "go", gw_handover_go(h), NULL, 0, NULL, 0);
+    collect_connections(h, e);
+}
+
+/* What this image was left, with the connections as they are by now. */
+static void collect_back(struct gw_host *h, struct estate *e)
+{
+    const struct gw_buf *left = &h->standby.memory;
+    struct gw_packet packet;
+    long n;
+    gw_control_pause(h, true);
+    gw_net_freeze(h->net);
+    for (size_t at = 0; (n = gw_packet_read(left->data + at, left->len - at, &packet, NULL)) > 0; at += (size_t)n) {
+        const char *type = json_string_value(json_object_get(packet.head, "type"));
+        const json_t *numbers = json_object_get(packet.head, "numbers");
+        int fds[GW_LETTER_FDS];
+        size_t count = 0;
+        for (size_t i = 0; i < json_array_size(numbers) && count < GW_LETTER_FDS; i++)
+            fds[count++] = (int)json_integer_value(json_array_get(numbers, i));
+        if (strcmp(type, "connections") != 0)
+            add(e, type, json_incref(packet.head), packet.blob, packet.blob_bytes, fds, count);
+        json_decref(packet.head);
+    }
+    collect_connections(h, e);
+}
+
+static int write_all(int memory, const struct gw_buf *bytes)
+{
+    int rc = 0;
+    for (size_t sent = 0; rc == 0 && sent < bytes->len;) {
+        ssize_t n = pwrite(memory, bytes->data + sent, bytes->len - sent, (off_t)sent);
+        rc = n < 0 && errno != EINTR ? -errno : 0;
+        sent += n > 0 ? (size_t)n : 0;
+    }
+    return rc;
 }
 
 /* The next image must be able to read it, and so must this one if it is come back to. */
@@ -153,11 +192,8 @@ int gw_reexec(struct gw_host *h, const char *path, struct gw_err *err)
     gw_net_freeze(h->net);
     collect(h, origin, &e);
     int rc = check(&e, err);
-    for (size_t sent = 0; rc == 0 && sent < e.bytes.len;) {
-        ssize_t n = write(memory, e.bytes.data + sent, e.bytes.len - sent);
-        rc = n < 0 && errno != EINTR ? -errno : 0;
-        sent += n > 0 ? (size_t)n : 0;
-    }
+    if (rc == 0)
+        rc = write_all(memory, &e.bytes);
     // A signal that comes from here on waits in the kernel for the next image; a stop that came before comes first.
     gw_sentry_pause(h->sentry);
     if (rc == 0 && h->stops)
@@ -188,7 +224,13 @@ void gw_reexec_back(struct gw_host *h, const char *why)
         return;
     gw_log(GW_ERROR, "respawn.failed", json_pack("{so}", "error", gw_json_string(why)),
            "this image cannot start; pid %d goes back to the one that it came from", (int)getpid());
-    keep_only(s->kept_fds, s->kept_count);
+    struct estate e = {{0}, NULL, 0};
+    int rc = 0;
+    if (s->answers) {
+        collect_back(h, &e);
+        rc = ftruncate(s->memory_fd, 0) < 0 ? -errno : write_all(s->memory_fd, &e.bytes);
+    }
+    keep_only(s->answers ? e.fds : s->kept_fds, s->answers ? e.count : s->kept_count);
     keep_open(&s->memory_fd, 1, true);
     (void)setenv("GWHOST_WENT_BACK", why, 1);
     if (h->sentry != NULL)
@@ -196,9 +238,12 @@ void gw_reexec_back(struct gw_host *h, const char *why)
     if (h->stops)
         (void)kill(getpid(), SIGTERM); // it was told here, and is told again there
     lower_nofile(h);
-    int rc = become(s->origin_fd, NULL, h->options.argv, s->memory_fd);
+    if (rc == 0)
+        rc = become(s->origin_fd, NULL, h->options.argv, s->memory_fd);
     if (h->sentry != NULL)
         gw_sentry_resume(h->sentry);
+    gw_buf_fini(&e.bytes);
+    free(e.fds);
     s->origin_fd = -1;
     gw_log(GW_ERROR, "respawn.failed", json_pack("{ss}", "error", gw_strerror(rc)),
            "there is no way back; this process ends");

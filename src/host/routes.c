@@ -1,10 +1,8 @@
-/* routes.c - requests as they arrive: who may ask, what the core answers itself, what waits for whom. */
+/* routes.c - requests as they arrive: what the core answers itself, what waits for whom. */
 #include "host/inside.h"
 
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <unistd.h>
 
 static void answer_json(struct gw_request *req, int status, json_t *value)
@@ -22,6 +20,14 @@ static void refuse_method(struct gw_request *req)
         "{\"error\":{\"code\":\"method_not_allowed\",\"message\":\"use GET or HEAD here\"}}";
     struct gw_header headers[] = {{"Content-Type", "application/json"}, {"Allow", "GET, HEAD"}};
     gw_answer(req, 405, headers, 2, body, sizeof body - 1);
+}
+
+/* RFC 6455 4.4: who speaks another version is told ours. */
+static void refuse_version(struct gw_request *req)
+{
+    static const char body[] = "{\"error\":{\"code\":\"bad_request\",\"message\":\"the version of a WebSocket handshake is 13, once\"}}";
+    struct gw_header headers[] = {{"Content-Type", "application/json"}, {"Sec-WebSocket-Version", "13"}, {"Upgrade", "websocket"}};
+    gw_answer(req, 426, headers, 3, body, sizeof body - 1);
 }
 
 static void healthz(struct gw_host *h, struct gw_request *req)
@@ -63,79 +69,6 @@ static const struct {
             {"/readyz", true, readyz},
             {"/v1/status", false, status},
             {"/metrics", false, metrics}};
-
-// ---- who may ask ----
-
-/* Whether the Host header names this machine by address: a page of the web reaches it by a name only. */
-static bool host_is_literal(const char *host)
-{
-    if (host == NULL)
-        return false;
-    if (*host == '[')
-        return true;
-    size_t n = strcspn(host, ":");
-    if (n == 9 && strncasecmp(host, "localhost", 9) == 0)
-        return true;
-    return n > 0 && strspn(host, "0123456789.") == n;
-}
-
-/* The value of access_token in a query, percent-decoded in place of a copy; NULL when there is none. */
-static char *query_token(const char *query)
-{
-    static const char key[] = "access_token=";
-    for (const char *p = query; p != NULL && *p != '\0'; p = strchr(p, '&')) {
-        p += *p == '&';
-        if (strncmp(p, key, sizeof key - 1) != 0)
-            continue;
-        p += sizeof key - 1;
-        char *token = gw_memdup0(p, strcspn(p, "&")), *out = token;
-        for (char *in = token; *in != '\0'; in++) {
-            if (*in == '%' && isxdigit((unsigned char)in[1]) && isxdigit((unsigned char)in[2])) {
-                char hex[3] = {in[1], in[2], '\0'};
-                *out++ = (char)strtol(hex, NULL, 16);
-                in += 2;
-            } else {
-                *out++ = *in;
-            }
-        }
-        *out = '\0';
-        return token;
-    }
-    return NULL;
-}
-
-static bool has_token(const struct gw_host *h, struct gw_request *req, const struct gw_request_info *info)
-{
-    const char *given = gw_request_header(req, "authorization");
-    if (given != NULL && strncasecmp(given, "Bearer ", 7) == 0) {
-        given += 7 + strspn(given + 7, " ");
-        return gw_equal_secret(given, strlen(given), h->token, strlen(h->token));
-    }
-    if (strcmp(info->path, "/ws") != 0 && strcmp(info->path, "/v1/events") != 0)
-        return false;
-    // Browsers cannot set a header on these two.
-    char *token = query_token(info->query);
-    bool ok = token != NULL && gw_equal_secret(token, strlen(token), h->token, strlen(h->token));
-    free(token);
-    return ok;
-}
-
-static bool admitted(struct gw_host *h, struct gw_request *req, const struct gw_request_info *info, bool public)
-{
-    if (h->options.open) {
-        if (host_is_literal(gw_request_header(req, "host")))
-            return true;
-        gw_answer_error(req, 421, "misdirected", "with --open the Host header must be an IP address or localhost", 0);
-        return false;
-    }
-    if (public || has_token(h, req, info))
-        return true;
-    static const char body[] = "{\"error\":{\"code\":\"unauthorized\",\"message\":\"send Authorization: Bearer TOKEN; "
-                               "the token is in the file `token` of the state directory\"}}";
-    struct gw_header headers[] = {{"Content-Type", "application/json"}, {"WWW-Authenticate", "Bearer"}};
-    gw_answer(req, 401, headers, 2, body, sizeof body - 1);
-    return false;
-}
 
 // ---- who answers ----
 
@@ -181,11 +114,21 @@ static void on_request(void *ud, struct gw_request *req)
 {
     struct gw_host *h = ud;
     const struct gw_request_info *info = gw_request_info(req);
+    if (strcmp(info->target, "*") == 0) { // OPTIONS alone has it, and asks for nothing but a sign of life
+        struct gw_header allow = {"Allow", "GET, HEAD, POST, OPTIONS"};
+        gw_answer(req, 204, &allow, 1, NULL, 0);
+        return;
+    }
     bool get = strcmp(info->method, "GET") == 0 || strcmp(info->method, "HEAD") == 0;
     for (size_t i = 0; i < sizeof core / sizeof *core; i++) {
+        size_t n = strlen(core[i].path);
+        if (core[i].open && strncmp(info->path, core[i].path, n) == 0 && strcmp(info->path + n, "/") == 0) {
+            gw_answer_error(req, 404, "not_found", "there is no slash behind this one", 0);
+            return;
+        }
         if (strcmp(info->path, core[i].path) != 0)
             continue;
-        if (!core[i].open && !admitted(h, req, info, false))
+        if (!core[i].open && !gw_admit(h, req, false))
             return;
         if (get)
             core[i].answer(h, req);
@@ -195,7 +138,11 @@ static void on_request(void *ud, struct gw_request *req)
     }
     // While nobody serves it is as it was; who is held until then is asked again by the next generation.
     bool open = h->app != NULL && h->app->public_http;
-    if (admitted(h, req, info, open || (h->public_http && !serves(h))))
+    if (!gw_admit(h, req, open || (h->public_http && !serves(h))))
+        return;
+    if (info->other_websocket)
+        refuse_version(req);
+    else
         hand_on(h, req);
 }
 
@@ -227,9 +174,25 @@ static void on_stream_closed(void *ud, struct gw_stream *stream)
         h->app->class->stream_closed(h->app, stream);
 }
 
+static void on_ws_ready(void *ud, struct gw_ws *ws)
+{
+    struct gw_host *h = ud;
+    if (h->app != NULL)
+        h->app->class->ws_ready(h->app, ws);
+}
+
+static void on_stream_ready(void *ud, struct gw_stream *stream)
+{
+    struct gw_host *h = ud;
+    if (h->app != NULL)
+        h->app->class->stream_ready(h->app, stream);
+}
+
 const struct gw_net_ops gw_routes = {.request = on_request,
                                      .request_gone = on_request_gone,
                                      .ws_message = on_ws_message,
                                      .ws_closed = on_ws_closed,
                                      .stream_closed = on_stream_closed,
+                                     .stream_ready = on_stream_ready,
+                                     .ws_ready = on_ws_ready,
                                      .accepting = gw_room_accepting};

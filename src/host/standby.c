@@ -3,7 +3,8 @@
  * Until it is told to go it reads and writes nothing but its letters: no migration, no recovery, no socket of
  * its own. It has the lock and the listening sockets from the first letter on, like its predecessor; it touches
  * a connection only after that one has acknowledged that it serves, or has ended. In the image that follows
- * another in the same pid the letters come from a file, and there is nobody to wait for. */
+ * another in the same pid the letters come from a file, and there is nobody to wait for: it takes the connections at
+ * once, answers what the core answers, and holds the rest until its application has started. */
 #include "host/handover.h"
 
 #include "base/packet.h"
@@ -79,6 +80,7 @@ static void take_connections(struct gw_host *h, struct gw_letter *letter)
         letter->fds[0] = -1;
     }
     gw_handover_take_last(h, letter->head);
+    s->describes = json_integer_value(json_object_get(letter->head, "describes")) == GW_NET_HANDOVER_VERSION;
     s->complete = true;
     if (s->channel != NULL)
         gw_channel_send(s->channel, "serving", json_pack("{ss}", "boot_id", h->boot_id), NULL, 0, NULL, 0);
@@ -312,14 +314,41 @@ static void with_store(struct gw_host *h, const struct gw_err *unopened)
         return;
     }
     (void)gw_host_reload_policy(h, "successor", NULL);
-    while (s->memory_fd >= 0 && !s->complete && (h->start_err.code == 0 || h->cannot_serve) && take_from_file(h))
-        ;
-    if (h->start_err.code < 0 && !h->cannot_serve)
-        return; // said, and on its way to an end
     gw_effects_run(h, GW_FX_START);
     // An image that does not start in time goes back, as a process that does not is ended.
     if (s->memory_fd >= 0 && s->origin_fd >= 0)
         gw_effects_start_limit(h, health_ms(s));
+}
+
+static void open_control(struct gw_host *h)
+{
+    struct gw_err err = {0};
+    if (gw_control_open(h, h->standby.control_fd, &err) < 0)
+        gw_log(GW_ERROR, "control.failed", json_pack("{so}", "error", gw_json_string(err.text)),
+               "the control socket cannot be served: %s; signals and HTTP work", err.text);
+    h->standby.control_fd = -1;
+}
+
+/* Takes the connections out of the file; nobody else looks at them any more. False: it cannot be read, which has been
+ * said. */
+static bool take_connections_back(struct gw_host *h)
+{
+    struct standby *s = &h->standby;
+    while (s->memory_fd >= 0 && !s->complete && (h->start_err.code == 0 || h->cannot_serve) && take_from_file(h))
+        ;
+    if (h->start_err.code < 0 && !h->cannot_serve)
+        return false;
+    // Whoever had to go back could not describe them to an image of another kind, nor what was not taken here.
+    if (!s->complete || !s->describes || s->left_count > 0 || h->cannot_serve)
+        return true;
+    s->answers = true;
+    char tag[64];
+    (void)snprintf(tag, sizeof tag, "%.8s.%u", h->boot_id, h->generation + 1);
+    gw_net_tag(h->net, tag);
+    gw_history_load(h);
+    open_control(h);
+    gw_net_thaw(h->net);
+    return true;
 }
 
 void gw_standby_take_over(struct gw_host *h)
@@ -344,6 +373,8 @@ void gw_standby_take_over(struct gw_host *h)
         h->cannot_serve = true; // there is no other image: it has failed, and waits for its operator
         h->start_err = err;
     }
+    if (!take_connections_back(h))
+        return;
     // Long enough for a lock or a disk that is in the way for a moment; the predecessor goes on if it is not enough.
     if (s->went_back != NULL)
         with_store(h, &none);
@@ -367,20 +398,19 @@ void gw_standby_say_started(struct gw_host *h)
 void gw_standby_arrive(struct gw_host *h)
 {
     struct standby *s = &h->standby;
-    struct gw_err err = {0};
     if (!s->active || s->arrived)
         return;
     s->arrived = true;
-    if (s->go != NULL) { // else it was done at once: nobody was left to do it
+    if (s->go != NULL) // else it was done at once: nobody was left to do it
         gw_safe_mode_begin(h, s->predecessor);
+    if (s->go != NULL && !s->answers)
         gw_history_load(h);
-    }
     gw_watch_open(h);
-    if (gw_control_open(h, s->control_fd, &err) < 0)
-        gw_log(GW_ERROR, "control.failed", json_pack("{so}", "error", gw_json_string(err.text)),
-               "the control socket cannot be served: %s; signals and HTTP work", err.text);
-    s->control_fd = -1;
-    gw_net_thaw(h->net);
+    if (!s->answers) {
+        open_control(h);
+        gw_net_thaw(h->net);
+    }
+    s->answers = false;
     if (s->origin_fd >= 0)
         (void)close(s->origin_fd);
     if (s->memory_fd >= 0)

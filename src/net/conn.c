@@ -138,6 +138,8 @@ void gw_conn_send(struct gw_conn *c, struct iovec *iov, int count)
 {
     if (c->state != GW_CONN_OPEN || c->net->frozen)
         return; // whoever is frozen may not be the one whose connection this is
+    if (c->timed.class == GW_TO_PING)
+        c->restart_deadline = true;
     size_t total = 0;
     for (int i = 0; i < count; i++)
         total += iov[i].iov_len;
@@ -170,9 +172,9 @@ static enum gw_timeout wanted_deadline(const struct gw_conn *c)
     if (gw_conn_unsent(c) > 0)
         return GW_TO_WRITE;
     if (c->ws != NULL)
-        return c->ws->close_sent ? GW_TO_LINGER : GW_TO_NONE;
+        return c->ws->close_sent ? GW_TO_LINGER : GW_TO_PING;
     if (c->stream != NULL)
-        return GW_TO_NONE;
+        return c->stream->internal ? GW_TO_PING : GW_TO_NONE;
     if (c->req != NULL)
         return c->req->state != GW_REQ_PARSING ? GW_TO_NONE : c->req->header_len > 0 ? GW_TO_BODY : GW_TO_HEADER;
     if (gw_conn_unread(c) > 0)
@@ -187,8 +189,8 @@ static int wanted_events(const struct gw_conn *c)
     if (c->state == GW_CONN_LINGERING)
         return UV_READABLE;
     int events = gw_conn_unsent(c) > 0 ? UV_WRITABLE : 0;
-    if (c->eof)
-        return events;
+    if (c->eof) // nothing to read, but that it has gone altogether is worth to know
+        return c->stream != NULL ? events | UV_PRIORITIZED : events;
     if (!c->no_read)
         return events | UV_READABLE;
     return c->hung_up ? events : events | UV_DISCONNECT;
@@ -283,17 +285,21 @@ static void compact(struct gw_conn *c)
         gw_buf_fini(&c->in);
 }
 
-/* The client sends no more. Its answers still go out, for it may have closed its sending half only. A stream
- * ends, since it might otherwise go on for hours to nobody. */
+/* The client sends no more. Its answers still go out, streams too, for it may have closed its sending half only; if it
+ * has gone altogether, what is written to it finds that out. */
 static void handle_eof(struct gw_conn *c)
 {
     if (c->req != NULL && c->req->state != GW_REQ_PARSING) {
         gw_request_tell_gone(c->req);
         return;
     }
-    if (gw_list_linked(&c->ready.link) || (c->ws != NULL && c->no_read))
+    if (gw_list_linked(&c->ready.link) || (c->ws != NULL && (c->no_read || c->ws->looked > 0)))
         return; // there is input to look at first
-    if (c->stream == NULL && gw_conn_unsent(c) > 0)
+    if (c->stream != NULL) {
+        gw_hub_probe(c->stream);
+        return;
+    }
+    if (gw_conn_unsent(c) > 0)
         return;
     gw_conn_cut(c);
 }
@@ -317,7 +323,7 @@ static void process(struct gw_conn *c)
 static void polled(uv_poll_t *handle, int status, int events)
 {
     struct gw_conn *c = handle->data;
-    if (status < 0) { // the connection was reset
+    if (status < 0 || (events & UV_PRIORITIZED) != 0) { // the connection was reset
         gw_conn_cut(c);
         return;
     }
@@ -366,6 +372,14 @@ void gw_conn_expire(struct gw_timed *t)
     t->class = GW_TO_NONE;
     if (class == GW_TO_LINGER) {
         gw_conn_cut(c);
+        return;
+    }
+    if (class == GW_TO_PING) { // what is silent is ended by proxies; and who has gone without a word is found out
+        if (c->ws != NULL)
+            gw_ws_ping(c->ws);
+        else
+            gw_hub_ping(c->stream);
+        gw_conn_settle(c);
         return;
     }
     if (class == GW_TO_WRITE) {

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -22,12 +23,12 @@ void gw_net_freeze(struct gw_net *net)
 {
     if (net->frozen)
         return;
-    // What an application streamed has ended with it; the hub's streams go on.
+    // What an application streamed ends with it; the hub's streams go on.
     for (struct gw_list *l = net->streams.next, *next; l != &net->streams; l = next) {
         next = l->next;
         struct gw_stream *s = gw_container(l, struct gw_stream, link);
         if (!s->internal)
-            gw_stream_end(s);
+            gw_stream_cut(s);
     }
     net->frozen = true;
     uv_update_time(net->loop);
@@ -118,8 +119,9 @@ static void add_flag(json_t *o, const char *key, bool set)
 static void write_head(const struct gw_request_info *info, struct gw_buf *out)
 {
     gw_buf_addf(out, "%s %s HTTP/1.1\r\n", info->method, info->target);
-    for (size_t i = 0; i < info->header_count; i++)
-        gw_buf_addf(out, "%s:%s\r\n", info->headers[i].name, info->headers[i].value);
+    for (size_t i = 0; i < info->header_count; i++) // Host is in the target again, if it came from there
+        gw_buf_addf(out, "%s:%s\r\n", info->headers[i].name,
+                    *info->target != '/' && strcasecmp(info->headers[i].name, "Host") == 0 ? "" : info->headers[i].value);
     gw_buf_adds(out, "\r\n");
 }
 
@@ -131,6 +133,8 @@ static void describe_ws(const struct gw_ws *ws, json_t *o, struct gw_buf *blob)
     gw_buf_fini(&head);
     add_bytes(o, "fragment", blob, ws->message.data, ws->message.len);
     add_bytes(o, "value", blob, ws->value.data, ws->value.len);
+    if (ws->protocol != NULL)
+        gw_json_set(o, "subprotocol", gw_json_string(ws->protocol));
     gw_json_set(o, "kind", json_integer(ws->kind));
     gw_json_set(o, "code", json_integer(ws->code));
     add_flag(o, "subscribed", gw_list_linked(&ws->sub.link));
@@ -146,7 +150,7 @@ static json_t *describe(const struct gw_conn *c, struct gw_buf *blob)
     gw_json_set(o, "id", json_integer((json_int_t)c->id));
     gw_json_set(o, "peer", json_string(c->peer));
     gw_json_set(o, "messages", json_integer(c->messages));
-    if (c->timed.class != GW_TO_NONE) {
+    if (c->timed.class != GW_TO_NONE && c->timed.class != GW_TO_PING) {
         gw_json_set(o, "deadline", json_integer(c->timed.class));
         gw_json_set(o, "deadline_ms", json_integer((json_int_t)c->timed.at_ms));
     }
@@ -220,8 +224,10 @@ uint64_t gw_net_events(const struct gw_net *net)
 
 void gw_net_events_from(struct gw_net *net, uint64_t last)
 {
-    if (last > net->last_event_id)
-        net->last_event_id = last;
+    if (last <= net->last_event_id)
+        return;
+    gw_hub_forget_kept(net); // between these and the next there may be others, which were another process's
+    net->last_event_id = last;
 }
 
 void gw_net_batch_fini(struct gw_net_batch *b)
@@ -319,6 +325,7 @@ static void adopt_ws(struct gw_conn *c, const json_t *o, const char *const *data
     ws->paused = true;
     ws->kind = (unsigned)json_integer_value(json_object_get(o, "kind"));
     ws->code = (unsigned)json_integer_value(json_object_get(o, "code"));
+    ws->protocol = gw_strdup(json_string_value(json_object_get(o, "subprotocol")));
     ws->close_sent = is_flag(o, "close_sent");
     ws->close_received = is_flag(o, "close_received");
     gw_buf_add(&ws->message, data[FRAGMENT], len[FRAGMENT]);

@@ -3,9 +3,11 @@
  * llhttp walks the bytes and reports where things are; positions are kept as offsets into the raw message,
  * which stays whole until it is answered. What llhttp lets pass and we do not is refused here: each of it is
  * a way in which two programs in a row can read one stream of bytes as different requests. */
+#include "base/authority.h"
 #include "base/err.h"
 #include "net/inside.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
@@ -65,11 +67,7 @@ static int on_field(llhttp_t *parser, const char *at, size_t n)
             return 0;
         }
     }
-    if (req->span_count == req->span_cap) {
-        req->span_cap = req->span_cap > 0 ? req->span_cap * 2 : 16;
-        req->spans = gw_realloc(req->spans, req->span_cap * sizeof *req->spans);
-        req->headers = gw_realloc(req->headers, req->span_cap * sizeof *req->headers);
-    }
+    gw_request_room(req);
     req->spans[req->span_count++] = (struct gw_span){.name = where, .name_len = (uint32_t)n};
     return 0;
 }
@@ -89,6 +87,31 @@ static int on_value(llhttp_t *parser, const char *at, size_t n)
         span->value = where;
     span->value_len += (uint32_t)n;
     return 0;
+}
+
+/* Whether a request line ends, as far as it is here, in a version that is one, one of ours or not. */
+static bool names_version(const char *line, size_t n)
+{
+    static const char form[] = "HTTP/d.d";
+    const char *lf = memchr(line, '\n', n);
+    n = lf != NULL ? (size_t)(lf - line) : n;
+    n -= n > 0 && line[n - 1] == '\r';
+    size_t len = sizeof form - 1;
+    if (n < len + 1 || line[n - len - 1] != ' ')
+        return false;
+    for (size_t i = 0; i < len; i++) {
+        char c = line[n - len + i];
+        if (form[i] == 'd' ? c < '0' || c > '9' : c != form[i])
+            return false;
+    }
+    return true;
+}
+
+/* What is too large of a header: its target, where that is most of it, or the whole. */
+static int refuse_large(struct gw_conn *c)
+{
+    bool target = c->req->target_len > c->net->limits.header_bytes / 2;
+    return refuse(c, target ? 414 : 431, "too_large", target ? "the target is too long" : "the header is too large");
 }
 
 /* The length of the header block with its empty line, or 0 when a line is folded, nameless or badly ended. */
@@ -118,13 +141,38 @@ static bool is_valued(const char *raw, const struct gw_span *span, const char *v
     return span->value_len == n && strncasecmp(raw + span->value, value, n) == 0;
 }
 
-/* Host is "name", "name:port" or "[v6]:port"; anything that ends a URL's authority has no business in it. */
+/* Host is "name", "address" or "[v6]", with or without a port; empty where the target has no host. */
 static bool is_host(const char *host, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
-        if ((unsigned char)host[i] <= ' ' || (unsigned char)host[i] >= 0x7f || strchr("/?#@,\\\"<>", host[i]) != NULL)
-            return false;
-    return true;
+    struct gw_authority a;
+    return n == 0 || gw_authority_read(host, n, &a);
+}
+
+/* A path, http:// or https:// with a host, or the asterisk of OPTIONS. */
+static bool is_target(const char *target, size_t n, bool asterisk)
+{
+    struct gw_span host;
+    if (*target == '/')
+        return true;
+    if (n == 1 && *target == '*')
+        return asterisk;
+    struct gw_authority a;
+    return gw_http_target_host(target, n, &host) && gw_authority_read(target + host.value, host.value_len, &a);
+}
+
+bool gw_http_target_host(const char *target, size_t n, struct gw_span *ret)
+{
+    static const char *const schemes[] = {"http://", "https://"};
+    for (int i = 0; i < 2; i++) {
+        size_t len = strlen(schemes[i]), end = len;
+        if (n <= len || strncasecmp(target, schemes[i], len) != 0)
+            continue;
+        while (end < n && target[end] != '/' && target[end] != '?')
+            end++;
+        *ret = (struct gw_span){.value = (uint32_t)len, .value_len = (uint32_t)(end - len)};
+        return true;
+    }
+    return false;
 }
 
 /* The rules over the headers that decide where a message ends and whom it is for. */
@@ -166,19 +214,22 @@ static int on_headers_complete(llhttp_t *parser)
     struct gw_request *req = c->req;
     const char *raw = c->in.data + c->start;
     if (parser->http_major != 1 || parser->http_minor > 1)
-        return refuse(c, 505, "bad_request", "the version of HTTP is not 1.0 or 1.1");
+        return names_version(raw, gw_conn_unread(c)) ? refuse(c, 505, "bad_request", "the version of HTTP is not 1.0 or 1.1")
+                                                     : refuse_bad(c, "the request line is malformed");
     req->http10 = parser->http_minor == 0;
     uint32_t header_len = header_length(raw, gw_conn_unread(c));
     if (header_len == 0)
         return refuse_bad(c, "a header line is folded, has no name, or ends in a bare LF");
     if (header_len > c->net->limits.header_bytes)
-        return refuse(c, 431, "too_large", "the header is too large");
+        return refuse_large(c);
     if (req->target != strlen(llhttp_method_name(parser->method)) + 1)
         return refuse_bad(c, "the request line is malformed");
     if (memchr(raw + req->target, '#', req->target_len) != NULL)
         return refuse_bad(c, "the target has a fragment");
     if (parser->method == HTTP_CONNECT)
         return refuse(c, 405, "method_not_allowed", "this is no proxy");
+    if (!is_target(raw + req->target, req->target_len, parser->method == HTTP_OPTIONS))
+        return refuse_bad(c, "the target is no path, and no URL of a host");
     int r = check_headers(c, raw);
     if (r != 0)
         return r;
@@ -228,7 +279,7 @@ void gw_http_refuse(struct gw_conn *c, unsigned status, const char *code, const 
     gw_answer_head(net, (int)status, headers, status == 405 ? 2 : 1);
     net->text.len = 0;
     char limit[120];
-    if (status == 413 || status == 431) {
+    if (status == 413 || status == 414 || status == 431) {
         (void)snprintf(limit, sizeof limit, "%s: the limit is %u bytes", message,
                        status == 413 ? net->limits.body_bytes : net->limits.header_bytes);
         message = limit;
@@ -261,6 +312,46 @@ static bool begin(struct gw_conn *c)
     return true;
 }
 
+/* Whether it begins with a method, though not with one that is known. */
+static bool names_method(const char *line, size_t n)
+{
+    size_t len = 0;
+    while (len < n && (isalnum((unsigned char)line[len]) || (line[len] != '\0' && strchr("!#$%&'*+-.^_`|~", line[len]) != NULL)))
+        len++;
+    return len > 0 && (len == n || line[len] == ' ');
+}
+
+static void refuse_malformed(struct gw_conn *c, int e)
+{
+    const char *line = c->in.data + c->start, *why = llhttp_get_error_reason(&c->parser);
+    size_t n = gw_conn_unread(c);
+    if (e == HPE_PAUSED_H2_UPGRADE || (e == HPE_INVALID_VERSION && names_version(line, n)))
+        gw_http_refuse(c, 505, "bad_request", "the version of HTTP is not 1.0 or 1.1");
+    else if (e == HPE_INVALID_METHOD && names_method(line, n))
+        gw_http_refuse(c, 501, "bad_request", "there is no such method here");
+    else
+        gw_http_refuse(c, 400, "bad_request", why);
+}
+
+/* Whether the trailer behind the last chunk keeps the rules of a header. Chunks have been parsed: only where they are is
+ * looked for. */
+static bool is_trailer_sound(const char *raw, size_t from, size_t end)
+{
+    for (;;) {
+        const char *lf = memchr(raw + from, '\n', end - from);
+        if (lf == NULL || lf == raw + from || lf[-1] != '\r')
+            return false;
+        size_t size = strtoull(raw + from, NULL, 16);
+        from = (size_t)(lf - raw) + 1;
+        if (size == 0) // a request line may begin as a header may not
+            return strchr(" \t:", raw[from]) == NULL && header_length(raw + from, end - from) == end - from &&
+                   memchr(raw + from, '\0', end - from) == NULL;
+        if (size > end - from || end - from - size < 2 || memcmp(raw + from + size, "\r\n", 2) != 0)
+            return false;
+        from += size + 2;
+    }
+}
+
 /* Feeds the parser. Returns true when a request is complete; c->parsed is its end then. */
 static bool parse(struct gw_conn *c)
 {
@@ -274,16 +365,19 @@ static bool parse(struct gw_conn *c)
     struct gw_request *req = c->req;
     if (req->complete) {
         c->parsed = (size_t)(llhttp_get_error_pos(&c->parser) - c->in.data);
-        return true;
+        if ((c->parser.flags & F_CHUNKED) == 0 || is_trailer_sound(c->in.data + c->start, req->header_len, c->parsed - c->start))
+            return true;
+        gw_http_refuse(c, 400, "bad_request", "a line of the trailer, or of a chunk, is folded, has no name, or ends in a bare LF");
+        return false;
     }
     const struct gw_net_limits *limits = &c->net->limits;
     if (c->refuse_status != 0) {
         gw_http_refuse(c, c->refuse_status, c->refuse_code, c->refuse_message);
     } else if (e != HPE_OK) {
-        bool version = e == HPE_INVALID_VERSION || e == HPE_PAUSED_H2_UPGRADE;
-        gw_http_refuse(c, version ? 505 : 400, "bad_request", llhttp_get_error_reason(&c->parser));
+        refuse_malformed(c, e);
     } else if (req->header_len == 0 && gw_conn_unread(c) > limits->header_bytes) {
-        gw_http_refuse(c, 431, "too_large", "the header is too large");
+        (void)refuse_large(c);
+        gw_http_refuse(c, c->refuse_status, c->refuse_code, c->refuse_message);
     } else if (gw_conn_unread(c) > (size_t)limits->header_bytes + 2 * (size_t)limits->body_bytes) {
         // Chunks of one byte and chunk extensions: far more framing than body.
         gw_http_refuse(c, 413, "too_large", "the chunks are too large");

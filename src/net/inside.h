@@ -106,6 +106,7 @@ enum gw_timeout {
     GW_TO_LINGER, /* only the client's end is awaited */
     GW_TO_HELD,   /* a held request */
     GW_TO_ACCEPT, /* accepting is paused */
+    GW_TO_PING,   /* nothing was sent to who listens for long */
     GW_TO_COUNT
 };
 
@@ -141,6 +142,17 @@ struct gw_listener {
     bool unix_socket;
 };
 
+/* The last events, for who comes back: the id of the last one is net->last_event_id, and those before it follow on. */
+enum { EVENTS_KEPT = 256, EVENTS_KEPT_BYTES = 256 << 10 };
+struct gw_kept_events {
+    struct gw_kept_event {
+        char *event, *data; /* owned */
+    } ring[EVENTS_KEPT];
+    unsigned first, count;
+    size_t bytes;
+    char *state; /* owned; data of the last one that tells the state */
+};
+
 struct gw_net {
     uv_loop_t *loop;       /* borrowed */
     struct gw_net_ops ops; /* copied */
@@ -172,6 +184,7 @@ struct gw_net {
     struct gw_list streams;
     struct gw_list subscribers;  /* struct gw_subscriber */
     uint64_t last_event_id;
+    struct gw_kept_events kept;
 
     char *tag; /* owned */
     int64_t date_s;
@@ -261,6 +274,16 @@ static inline size_t gw_conn_unread(const struct gw_conn *c)
     return c->in.len - c->start;
 }
 
+/* Whether n more bytes may be given to it: a message of the size that one may have always does while half of the buffer
+ * is free, so that reading goes on until then and nothing that was read is refused. */
+static inline bool gw_conn_takes(const struct gw_conn *c, size_t n)
+{
+    const struct gw_net_limits *limits = &c->net->limits;
+    size_t waits = gw_conn_unsent(c);
+    return waits == 0 || waits + n <= limits->send_buffer_bytes ||
+           (waits <= limits->send_buffer_bytes / 2 && n <= limits->ws_message_bytes);
+}
+
 /* The answer to the request at start is complete: what comes next may begin. */
 void gw_conn_answered(struct gw_conn *c);
 /* Looks again at what to poll for and how long, and ends a connection that is through. To be called after any
@@ -309,6 +332,7 @@ struct gw_request {
 
 struct gw_request *gw_request_new(struct gw_net *net, struct gw_conn *c);
 void gw_request_free(struct gw_request *req);
+void gw_request_room(struct gw_request *req); /* for one more header */
 /* Builds info from the spans and the raw header, so that raw may move. */
 void gw_request_build(struct gw_request *req, const char *raw);
 void gw_request_hand_out(struct gw_request *req); /* calls ops->request */
@@ -319,6 +343,8 @@ void gw_request_tell_gone(struct gw_request *req);
 void gw_http_process(struct gw_conn *c);
 /* The request whose header is all of c's input, the caller's; one of no use, but never NULL, when it is malformed. */
 struct gw_request *gw_http_read_head(struct gw_conn *c);
+/* Where the host is in a target in absolute form. False: it is in another one. */
+bool gw_http_target_host(const char *target, size_t n, struct gw_span *ret);
 /* Answers input that is no request, and ends the connection. */
 void gw_http_refuse(struct gw_conn *c, unsigned status, const char *code, const char *message);
 
@@ -347,6 +373,7 @@ struct gw_stream {
     void *data;
     bool chunked, silent /* HEAD */, keep_alive, blocked;
     bool internal; /* the hub's: no callbacks */
+    bool probed;
     struct gw_subscriber sub;
 };
 void gw_stream_conn_gone(struct gw_stream *s);
@@ -363,6 +390,8 @@ struct gw_ws {
     void *data;
     struct gw_buf value;
     struct gw_buf message;  /* payload of the unfinished message */
+    size_t looked;          /* how far behind start the frames that wait were looked through for pings */
+    char *protocol;         /* owned; the subprotocol that was agreed on, NULL: none */
     unsigned kind;          /* of that message; 0: none is begun */
     bool paused, blocked /* gw_ws_send() said -EAGAIN */;
     bool close_sent, close_received;
@@ -372,6 +401,7 @@ struct gw_ws {
 void gw_ws_process(struct gw_conn *c);
 void gw_ws_conn_gone(struct gw_ws *ws);
 void gw_ws_drained(struct gw_ws *ws);
+void gw_ws_ping(struct gw_ws *ws);
 void gw_ws_finish(struct gw_ws *ws); /* both ends have said close, and ours is out */
 void gw_ws_free(struct gw_ws *ws);
 /* Puts a frame's header before data and sends both. */
@@ -403,5 +433,9 @@ void gw_listener_repoll(struct gw_net *net); /* polls, or not, as things are */
 void gw_hub_catch_up(struct gw_net *net);    /* publishes what happened while frozen */
 void gw_hub_forget(struct gw_net *net);      /* … or does not */
 void gw_hub_detach(struct gw_subscriber *sub);
+void gw_hub_ping(struct gw_stream *s);
+void gw_hub_forget_kept(struct gw_net *net);
+/* Its client sends no more: asks whether it still reads, once, with bytes that mean nothing. */
+void gw_hub_probe(struct gw_stream *s);
 void gw_wind_down_check(struct gw_net *net);
 void gw_net_handle_closed(struct gw_net *net);

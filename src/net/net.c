@@ -20,6 +20,7 @@ struct gw_net_limits gw_net_limits_default(void)
         .write_ms = 30000,
         .held = 1024,
         .held_ms = 5000,
+        .ping_ms = 25000, // proxies end what is silent for 60 s
         .ws_message_bytes = 1048576,
         .linger_ms = 2000,
         .send_buffer_bytes = 1048576,
@@ -110,6 +111,8 @@ static void free_net(struct gw_net *net)
     gw_buf_fini(&net->text);
     free(net->tag);
     free(net->wind_down.reason);
+    gw_hub_forget_kept(net);
+    free(net->kept.state);
     void (*cb)(void *ud) = net->close_cb;
     void *ud = net->close_ud;
     free(net);

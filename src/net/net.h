@@ -38,6 +38,8 @@ struct gw_request_info {
     size_t body_len;
     const char *peer;        /* "127.0.0.1:5000", "[::1]:5000" or "unix" */
     bool local;              /* the peer is on loopback or a unix socket */
+    bool wants_websocket;    /* it asks for one, whether as it should or not */
+    bool other_websocket;    /* ... of another version than ours, 13 */
     bool upgrade;            /* a valid WebSocket handshake (RFC 6455): gw_ws_accept() may answer it */
     uint64_t id;             /* of the connection, unique in this process */
 };
@@ -71,6 +73,7 @@ struct gw_net_limits {
     unsigned beyond;                            /* so many more of those who wait when accepting ends; 65,536 */
     unsigned header_ms, body_ms, idle_ms, write_ms; /* 10 s, 30 s, 75 s, 30 s without progress */
     unsigned held, held_ms;                     /* 1,024 requests, 5 s; then 503 */
+    unsigned ping_ms;                           /* 25 s of silence of ours on a WebSocket or on events */
     unsigned ws_message_bytes;                  /* 1 MiB; more ends it with 1009 */
     unsigned linger_ms;                         /* 2,000: read and drop after shutdown(WR) */
     unsigned send_buffer_bytes;                 /* high water mark of one connection, 1 MiB */
@@ -136,31 +139,37 @@ struct gw_stream *gw_stream_begin(struct gw_request *req, int status, const stru
                                   size_t header_count);
 void gw_stream_set_data(struct gw_stream *s, void *data);
 void *gw_stream_data(const struct gw_stream *s);
-/* Returns 0, or -EAGAIN when more than send_buffer_bytes wait for a slow client (the data was not taken). */
+/* Returns 0, or -EAGAIN when too much waits for a slow client, as for gw_ws_send() (the data was not taken). */
 int gw_stream_write(struct gw_stream *s, const void *data, size_t n);
-void gw_stream_end(struct gw_stream *s); /* ops->stream_closed follows from the loop */
+void gw_stream_end(struct gw_stream *s); /* it is whole; ops->stream_closed follows from the loop */
+/* It is not, and never will be: the connection ends with it, so that its client can tell. ops->stream_closed follows. */
+void gw_stream_cut(struct gw_stream *s);
 
 /* ---- WebSocket ---- */
 /* Accepts the handshake of a request whose info says upgrade, and gives req up. The request's info stays
  * readable through gw_ws_info(). Messages are held until gw_ws_resume(). protocol may be NULL. */
 struct gw_ws *gw_ws_accept(struct gw_request *req, const char *protocol);
 const struct gw_request_info *gw_ws_info(const struct gw_ws *ws);
+const char *gw_ws_protocol(const struct gw_ws *ws); /* that it was accepted with; NULL: none */
 void gw_ws_set_data(struct gw_ws *ws, void *data);
 void *gw_ws_data(const struct gw_ws *ws);
 /* The application's own bytes, kept through restarts (at most 64 KiB, else -E2BIG). */
 int gw_ws_set_value(struct gw_ws *ws, const void *value, size_t n);
 const char *gw_ws_value(const struct gw_ws *ws, size_t *ret_n); /* never NULL */
-/* -EAGAIN when the client is too slow (send_buffer_bytes wait), -EPIPE when it is closing. */
+/* -EAGAIN when the client is too slow, -EPIPE when it is closing. A message of at most ws_message_bytes is taken while no
+ * more than half of send_buffer_bytes waits. */
 int gw_ws_send(struct gw_ws *ws, enum gw_ws_kind kind, const void *data, size_t n);
+int gw_ws_push(struct gw_ws *ws, enum gw_ws_kind kind, const void *data, size_t n); /* the same, however much waits */
 void gw_ws_end(struct gw_ws *ws, unsigned code, const char *reason); /* sends close; ops->ws_closed follows */
-/* A paused WebSocket answers pings but delivers no message: what arrives stays in the kernel. */
+/* A paused WebSocket answers pings but delivers no message: what arrives waits, most of it in the kernel. */
 void gw_ws_pause(struct gw_ws *ws);
 void gw_ws_resume(struct gw_ws *ws);
 /* Calls fn for each open WebSocket that has been accepted; fn may end ws or send to it. */
 void gw_ws_each(struct gw_net *net, void (*fn)(void *ud, struct gw_ws *ws), void *ud);
 
 /* ---- events: the core's own hub ---- */
-/* Turns req into a server-sent events stream that gets every later gw_hub_publish(). */
+/* Turns req into a server-sent events stream that gets every later gw_hub_publish(), after those behind its
+ * Last-Event-ID, if they are all among the last 256 (of 256 KiB together), else after the last one that told the state. */
 void gw_hub_attach(struct gw_net *net, struct gw_request *req);
 /* From now on ws gets each event as a text frame {"event":OBJECT}. */
 void gw_hub_attach_ws(struct gw_ws *ws);
@@ -173,7 +182,7 @@ enum { GW_NET_BATCH = 200, GW_NET_HANDOVER_VERSION = 1, GW_NET_MOVES_BYTES = 64 
 
 /* From now on nothing is read, written, accepted, timed out or called back, until gw_net_thaw(); deadlines stand
  * still with it. The application
- * has been released before; streams that are not the hub's are ended. Both do nothing when it is so already. */
+ * has been released before; streams that are not the hub's are cut. Both do nothing when it is so already. */
 void gw_net_freeze(struct gw_net *net);
 /* Goes on as if nothing had been, with connections that stayed and with those that were adopted meanwhile.
  * Adopted WebSockets are paused until their owner resumes them. */
@@ -199,7 +208,7 @@ int gw_net_adopt(struct gw_net *net, const json_t *head, const char *blob, size_
 /* The connections that were described are another process's for good: closes our descriptors of them, so that
  * an end that the other one makes is an end. Returns how many stayed. */
 unsigned gw_net_let_go(struct gw_net *net);
-/* The number of the last event; who goes on goes on counting from there. */
+/* The number of the last event; who goes on goes on counting from there. The events themselves stay behind. */
 uint64_t gw_net_events(const struct gw_net *net);
 void gw_net_events_from(struct gw_net *net, uint64_t last);
 
@@ -207,7 +216,7 @@ void gw_net_events_from(struct gw_net *net, uint64_t last);
 /* From now on answers carry Connection: close, or do not any longer; everything else goes on. */
 void gw_net_say_close(struct gw_net *net, bool say);
 /* From now on answers carry Connection: close and listeners accept nothing more (their queue is served
- * first). WebSockets are closed with ws_code (1001 or 1012) and SSE streams ended; keep-alive connections
+ * first). WebSockets are closed with ws_code (1001 or 1012), SSE streams ended, other streams cut; keep-alive connections
  * that stay idle are closed after idle_grace_ms. done is called from the loop once no connection is left;
  * gw_net_close() remains the caller's. */
 void gw_net_wind_down(struct gw_net *net, unsigned ws_code, const char *ws_reason, unsigned idle_grace_ms,

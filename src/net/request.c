@@ -111,24 +111,56 @@ static bool is_ws_key(const char *key)
     return key != NULL && strspn(key, letters) == 22 && strcmp(key + 22, "==") == 0;
 }
 
-static bool is_handshake(const struct gw_request *req)
+/* The value of a header that may be there once; NULL: it is not, or more than once. */
+static const char *only_header(const struct gw_request *req, const char *name)
 {
-    const char *version = gw_request_header(req, "Sec-WebSocket-Version");
-    return strcmp(req->info.method, "GET") == 0 && !req->http10 && req->body.len == 0 &&
-           has_token(req, "Upgrade", "websocket") && has_token(req, "Connection", "upgrade") && version != NULL &&
-           strcmp(version, "13") == 0 && is_ws_key(gw_request_header(req, "Sec-WebSocket-Key"));
+    const char *value = NULL;
+    for (size_t i = 0; i < req->info.header_count; i++) {
+        if (strcasecmp(req->info.headers[i].name, name) != 0)
+            continue;
+        if (value != NULL)
+            return NULL;
+        value = req->info.headers[i].value;
+    }
+    return value;
 }
 
-/* Splits the target. The absolute form names the host a second time: what counts is the path behind it. */
+static void look_for_handshake(struct gw_request *req)
+{
+    struct gw_request_info *info = &req->info;
+    info->wants_websocket = has_token(req, "Upgrade", "websocket");
+    if (!info->wants_websocket || strcmp(info->method, "GET") != 0 || req->http10 || req->body.len > 0 ||
+        !has_token(req, "Connection", "upgrade"))
+        return;
+    const char *version = only_header(req, "Sec-WebSocket-Version");
+    info->other_websocket = version == NULL || strcmp(version, "13") != 0;
+    info->upgrade = !info->other_websocket && is_ws_key(only_header(req, "Sec-WebSocket-Key"));
+}
+
+/* The host of a target in absolute form is what Host says, whatever it says (RFC 9112 3.2.2). */
+static void take_host(struct gw_request *req, const char *host, size_t n)
+{
+    struct gw_request_info *info = &req->info;
+    size_t at = req->text.len, i = 0;
+    gw_buf_add(&req->text, host, n);
+    gw_buf_add(&req->text, "", 1);
+    while (i < info->header_count && strcasecmp(info->headers[i].name, "Host") != 0)
+        i++;
+    if (i == info->header_count) // of HTTP/1.0
+        req->headers[info->header_count++].name = "Host";
+    req->headers[i].value = req->text.data + at;
+}
+
+/* Splits the target; of one in absolute form the path is behind the host. */
 static void split_target(struct gw_request *req, char *target, size_t target_len)
 {
     struct gw_request_info *info = &req->info;
+    struct gw_span host;
     info->target = target;
     char *path = target;
-    if (*target != '/') {
-        char *scheme_end = strstr(target, "://");
-        if (scheme_end != NULL)
-            path = scheme_end + 3 + strcspn(scheme_end + 3, "/?");
+    if (gw_http_target_host(target, target_len, &host)) {
+        take_host(req, target + host.value, host.value_len);
+        path = target + host.value + host.value_len;
     }
     char *query = strchr(path, '?');
     info->query = query != NULL ? query + 1 : target + target_len;
@@ -146,13 +178,23 @@ static void split_target(struct gw_request *req, char *target, size_t target_len
     info->path = req->text.data + at;
 }
 
+void gw_request_room(struct gw_request *req)
+{
+    if (req->span_count < req->span_cap)
+        return;
+    req->span_cap = req->span_cap > 0 ? req->span_cap * 2 : 16;
+    req->spans = gw_realloc(req->spans, req->span_cap * sizeof *req->spans);
+    req->headers = gw_realloc(req->headers, req->span_cap * sizeof *req->headers);
+}
+
 void gw_request_build(struct gw_request *req, const char *raw)
 {
     struct gw_conn *c = req->conn;
     struct gw_buf *text = &req->text;
     text->len = 0;
-    gw_buf_reserve(text, req->header_len + req->target_len + sizeof c->peer + 8);
+    gw_buf_reserve(text, req->header_len + 2 * (size_t)req->target_len + sizeof c->peer + 8);
     gw_buf_add(text, raw, req->header_len);
+    gw_request_room(req); // for the one that an absolute target adds
     for (size_t i = 0; i < req->span_count; i++) {
         const struct gw_span *span = &req->spans[i];
         req->headers[i].name = cut_string(text, span->name, span->name_len);
@@ -173,7 +215,7 @@ void gw_request_build(struct gw_request *req, const char *raw)
         .id = c->id,
     };
     split_target(req, target, req->target_len);
-    req->info.upgrade = is_handshake(req);
+    look_for_handshake(req);
 }
 
 void gw_request_hand_out(struct gw_request *req)

@@ -63,8 +63,6 @@ struct gw_stream *gw_stream_begin(struct gw_request *req, int status, const stru
     gw_request_free(req);
     struct iovec iov = {net->head.data, net->head.len};
     gw_conn_send(c, &iov, 1);
-    if (c->eof)
-        gw_conn_process_soon(c); // ends it, unless it is complete by then
     gw_conn_settle(c);
     return s;
 }
@@ -86,7 +84,7 @@ int gw_stream_write(struct gw_stream *s, const void *data, size_t n)
         return -EPIPE;
     if (n == 0 || s->silent)
         return 0; // an empty chunk would end the body
-    if (gw_conn_unsent(c) > 0 && gw_conn_unsent(c) + n > s->net->limits.send_buffer_bytes) {
+    if (!gw_conn_takes(c, n)) {
         s->blocked = true;
         return -EAGAIN;
     }
@@ -101,14 +99,24 @@ int gw_stream_write(struct gw_stream *s, const void *data, size_t n)
     return s->conn != NULL ? 0 : -EPIPE;
 }
 
-void gw_stream_end(struct gw_stream *s)
+/* Takes it off its connection, which is returned; NULL: stream_closed is on its way already. */
+static struct gw_conn *leave(struct gw_stream *s)
 {
     struct gw_conn *c = s->conn;
     if (c == NULL)
-        return; // stream_closed is on its way
+        return NULL;
     s->conn = NULL;
     c->stream = NULL;
     gw_hub_detach(&s->sub);
+    gw_ready_queue(s->net, &s->ready, tell_closed);
+    return c;
+}
+
+void gw_stream_end(struct gw_stream *s)
+{
+    struct gw_conn *c = leave(s);
+    if (c == NULL)
+        return;
     static const char last[] = "0\r\n\r\n";
     struct iovec iov = {(void *)(uintptr_t)last, sizeof last - 1};
     if (s->chunked && !s->silent)
@@ -117,7 +125,26 @@ void gw_stream_end(struct gw_stream *s)
         c->last = true;
     if (c->state != GW_CONN_CLOSED)
         gw_conn_answered(c);
-    gw_ready_queue(s->net, &s->ready, tell_closed);
+}
+
+void gw_stream_cut(struct gw_stream *s)
+{
+    if (s->silent) { // the answer to HEAD was whole with its header
+        gw_stream_end(s);
+        return;
+    }
+    struct gw_conn *c = leave(s);
+    if (c == NULL)
+        return;
+    c->last = true;
+    if (s->chunked) { // what was written still goes out; that its last chunk is missing says the rest
+        gw_conn_answered(c);
+        return;
+    }
+    // Until the close of the connection is how long it is: only a reset is no end of it.
+    static const struct linger reset = {.l_onoff = 1};
+    (void)setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    gw_conn_cut(c);
 }
 
 static void tell_ready(struct gw_ready *r)

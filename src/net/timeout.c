@@ -80,6 +80,7 @@ void gw_timeout_init(struct gw_net *net)
     d->duration_ms[GW_TO_LINGER] = net->limits.linger_ms;
     d->duration_ms[GW_TO_HELD] = net->limits.held_ms;
     d->duration_ms[GW_TO_ACCEPT] = ACCEPT_PAUSE_MS;
+    d->duration_ms[GW_TO_PING] = net->limits.ping_ms;
     int r = uv_timer_init(net->loop, &d->timer);
     gw_assert(r == 0);
     d->timer.data = net;

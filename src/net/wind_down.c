@@ -54,7 +54,11 @@ void gw_net_wind_down(struct gw_net *net, unsigned ws_code, const char *ws_reaso
     net->winding_down = true;
     for (struct gw_list *l = net->streams.next, *next; l != &net->streams; l = next) {
         next = l->next;
-        gw_stream_end(gw_container(l, struct gw_stream, link));
+        struct gw_stream *s = gw_container(l, struct gw_stream, link);
+        if (s->internal)
+            gw_stream_end(s);
+        else
+            gw_stream_cut(s);
     }
     for (struct gw_list *l = net->websockets.next, *next; l != &net->websockets; l = next) {
         next = l->next;

@@ -32,6 +32,7 @@ void gw_ws_free(struct gw_ws *ws)
     gw_request_free(ws->req);
     gw_buf_fini(&ws->value);
     gw_buf_fini(&ws->message);
+    free(ws->protocol);
     free(ws);
 }
 
@@ -90,13 +91,26 @@ int gw_ws_send(struct gw_ws *ws, enum gw_ws_kind kind, const void *data, size_t 
     struct gw_conn *c = ws->conn;
     if (c == NULL || ws->close_sent || ws->close_received)
         return -EPIPE;
-    if (gw_conn_unsent(c) > 0 && gw_conn_unsent(c) + n > ws->net->limits.send_buffer_bytes) {
+    if (!gw_conn_takes(c, n)) {
         ws->blocked = true;
         return -EAGAIN;
     }
+    return gw_ws_push(ws, kind, data, n);
+}
+
+int gw_ws_push(struct gw_ws *ws, enum gw_ws_kind kind, const void *data, size_t n)
+{
+    struct gw_conn *c = ws->conn;
+    if (c == NULL || ws->close_sent || ws->close_received)
+        return -EPIPE;
     gw_ws_send_frame(ws, (unsigned)kind, data, n);
     gw_conn_settle(c);
     return ws->conn != NULL ? 0 : -EPIPE;
+}
+
+void gw_ws_ping(struct gw_ws *ws)
+{
+    gw_ws_send_frame(ws, OP_PING, NULL, 0);
 }
 
 void gw_ws_end(struct gw_ws *ws, unsigned code, const char *reason)
@@ -197,6 +211,35 @@ static void on_data(struct gw_ws *ws, const char *data, const struct gw_frame *f
         deliver(ws);
 }
 
+/* A message waits for its owner. Pings behind it do not: each is answered, and taken out of what waits. Reading goes on
+ * for them, for as much as is read ahead of a request. */
+static void answer_ahead(struct gw_ws *ws)
+{
+    struct gw_conn *c = ws->conn;
+    struct gw_net *net = ws->net;
+    struct gw_frame f;
+    while (gw_conn_unsent(c) <= net->limits.send_buffer_bytes / 2) {
+        char *data = c->in.data + c->start + ws->looked;
+        size_t n = gw_conn_unread(c) - ws->looked;
+        if (gw_frame_peek(data, n, net->limits.ws_message_bytes, &f) != GW_FRAME_WHOLE || f.opcode == OP_CLOSE)
+            break; // what is wrong is so when its turn has come
+        if (f.opcode != OP_PING) {
+            ws->looked += f.size;
+            continue;
+        }
+        struct gw_buf payload = {0};
+        int r = gw_frame_payload(net, data, &f, &payload);
+        if (r == 0)
+            gw_ws_send_frame(ws, OP_PONG, payload.data, payload.len);
+        gw_buf_fini(&payload);
+        if (r != 0 || c->state != GW_CONN_OPEN)
+            break;
+        memmove(data, data + f.size, n - f.size);
+        c->in.len -= f.size;
+    }
+    c->no_read = c->state != GW_CONN_OPEN || gw_conn_unread(c) > AHEAD_BYTES;
+}
+
 void gw_ws_process(struct gw_conn *c)
 {
     struct gw_net *net = c->net;
@@ -225,9 +268,10 @@ void gw_ws_process(struct gw_conn *c)
         } else if (ws->close_sent) {
             c->start += f.size; // it was on its way when we said close
         } else if (ws->paused && f.fin) {
-            c->no_read = true; // stays where it is until the owner wants it
+            answer_ahead(ws);
             return;
         } else {
+            ws->looked = 0;
             on_data(ws, data, &f);
         }
     }
@@ -260,6 +304,7 @@ struct gw_ws *gw_ws_accept(struct gw_request *req, const char *protocol)
     ws->net = net;
     ws->conn = c;
     ws->req = req;
+    ws->protocol = gw_strdup(protocol);
     ws->paused = true;
     gw_list_append(&net->websockets, &ws->link);
     net->counts.websockets++;
@@ -291,6 +336,11 @@ struct gw_ws *gw_ws_accept(struct gw_request *req, const char *protocol)
     if (net->winding_down)
         gw_ws_end(ws, net->wind_down.code, net->wind_down.reason);
     return ws;
+}
+
+const char *gw_ws_protocol(const struct gw_ws *ws)
+{
+    return ws->protocol;
 }
 
 const struct gw_request_info *gw_ws_info(const struct gw_ws *ws)

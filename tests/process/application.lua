@@ -400,7 +400,7 @@ t.test("what a handler gets wrong is a 500 for the client and a line with file a
     t.match(host:wait("app.error").error, say)
   end
   t.eq(host:get("/header").headers["x-b"], nil) -- no header smuggles in another
-  host:get("/stream")
+  t.match(select(2, pcall(host.get, host, "/stream")), "short") -- what failed does not look whole
   t.match(host:wait("app.error").error, "app.lua:%d+: midway")
   t.eq(host:get("/go").body, "fine")
   t.match(host:wait("app.error").error, "app.lua:%d+: aside")

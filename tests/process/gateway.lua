@@ -132,7 +132,17 @@ end)
 
 t.test("a POST that is not JSON, not an object, or too large is refused with words that help", function()
   local host = t.start({})
-  refused(host:post("/v1/tasks/x/cancel", "", { ["Content-Type"] = false }), 415, "unsupported_media_type")
+  refused(host:post("/v1/tasks/x/cancel", "", { ["Content-Type"] = false }), 404, "not_found") -- there is nothing to have a type
+  refused(host:post("/v1/tasks/x/cancel", "{}", { ["Content-Type"] = "text/plain" }), 415, "unsupported_media_type")
+  local encoded = host:post("/v1/tasks", { handler = "echo" }, { ["Content-Encoding"] = "gzip" })
+  refused(encoded, 415, "unsupported_media_type", "Content%-Encoding")
+  t.eq(encoded.headers["accept-encoding"], "identity")
+  t.eq(host:post("/v1/tasks", { handler = "echo" }, { ["Content-Encoding"] = "identity" }).status, 202)
+  for _, field in ipairs({ "lane", "label", "title", "handler" }) do
+    refused(host:post("/v1/tasks", { handler = "echo", [field] = "echo\0x" }), 400, "bad_request", field)
+  end
+  refused(host:post("/v1/restart", { reason = "a\0b" }), 400, "bad_request", "NUL")
+  refused(host:get("/v1/tasks?status=queued%00x"), 400, "bad_request", "NUL")
   for _, path in ipairs({ "/v1/tasks", "/v1/runs", "/v1/restart" }) do
     refused(host:post(path, "handler=echo", { ["Content-Type"] = "application/x-www-form-urlencoded" }), 415,
       "unsupported_media_type", "application/json")
@@ -290,11 +300,12 @@ t.test("the events stream tells of states and tasks with ids that increase", fun
   local c = t.connect(host)
   c:send(("GET /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n"):format(host.token))
   c:until_match("\r\n\r\n")
+  t.ok(c:until_match('retry: 1000\n\nevent: state\ndata: [^\n]*"state":"running"[^\n]*\n\n'), "where the host is, first")
   local id = host:submit({ handler = "sleep", input = { ms = 300 }, title = "a nap" })
   host:until_status(id, "running")
   host:post("/v1/restart", { reason = "because" })
   host:wait("host.ready")
-  c:until_match('"state":"running"')
+  c:until_match('"state":"closing".*"state":"running"')
   local text = c.data:gsub("\r\n%x+\r\n", ""):gsub("\r\n", "\n")
   local events, last = {}, 0
   for block in text:gmatch("(id: ?%d+\n.-)\n\n") do

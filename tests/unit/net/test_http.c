@@ -271,6 +271,25 @@ static void an_answer_that_says_close_is_the_last(void **state)
     assert_true(rig_has(c, "Connection: close\r\n") && rig_has(c, "GET /a? "));
 }
 
+static void the_host_of_an_absolute_target_is_the_host(void **state)
+{
+    static const struct {
+        const char *text, *host, *path;
+    } rows[] = {{"GET http://b.example:80/later?q HTTP/1.1\r\nHost: a.example\r\n\r\n", "b.example:80", "/later"},
+                {"GET HTTPS://[::1]/later HTTP/1.1\r\nX: y\r\nhost:\r\n\r\n", "[::1]", "/later"},
+                {"GET http://b/later HTTP/1.0\r\n\r\n", "b", "/later"},
+                {"GET /later HTTP/1.1\r\nHost:\r\n\r\n", "", "/later"},
+                {"GET /later?http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", "a", "/later"}};
+    for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++) {
+        rig_send(rig_connect(&rig), rows[i].text);
+        rig_until(&rig, rig.kept_count == i + 1);
+        assert_string_equal(gw_request_header(rig.kept[i], "Host"), rows[i].host);
+        assert_string_equal(gw_request_info(rig.kept[i])->path, rows[i].path);
+    }
+    for (unsigned i = 0; i < rig.kept_count; i++)
+        gw_answer(rig.kept[i], 200, NULL, 0, "", 0);
+}
+
 #define IN_A_RIG(name) cmocka_unit_test_setup_teardown(name, before, after)
 
 int main(void)
@@ -294,6 +313,7 @@ int main(void)
         IN_A_RIG(a_status_that_is_no_answer_becomes_500),
         IN_A_RIG(errors_have_the_contracts_body_and_retry_after),
         IN_A_RIG(an_answer_that_says_close_is_the_last),
+        IN_A_RIG(the_host_of_an_absolute_target_is_the_host),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

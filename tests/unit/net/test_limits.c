@@ -49,6 +49,17 @@ static void a_header_may_have_16_kib_and_no_byte_more(void **state)
     free(text);
 }
 
+static void a_target_that_is_too_long_is_told_from_a_header_that_is(void **state)
+{
+    with(gw_net_limits_default());
+    static char text[20000] = "GET /";
+    memset(text + 5, 'a', sizeof text - 6);
+    struct rig_client *c = rig_connect(&rig);
+    rig_send(c, text);
+    rig_expect_end(c);
+    assert_true(rig_has(c, "HTTP/1.1 414 URI Too Long\r\n") && rig_has(c, "the limit is 16384 bytes"));
+}
+
 static void a_header_that_never_ends_is_refused(void **state)
 {
     with(gw_net_limits_default());
@@ -299,6 +310,7 @@ int main(void)
         THEN_CLOSED(a_header_that_never_ends_is_refused),
         THEN_CLOSED(a_body_may_be_greater_than_the_header_limit),
         THEN_CLOSED(chunks_may_not_add_up_to_more_than_the_limit),
+        THEN_CLOSED(a_target_that_is_too_long_is_told_from_a_header_that_is),
         THEN_CLOSED(chunk_extensions_and_trailers_are_bounded),
         THEN_CLOSED(a_trickling_header_is_late_in_total),
         THEN_CLOSED(a_connection_that_says_nothing_is_closed),

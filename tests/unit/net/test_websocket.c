@@ -297,6 +297,56 @@ static void while_paused_messages_wait_and_then_come_in_order(void **state)
     rig_expect_frame(c, 0x81, "d", 1);
 }
 
+static void a_ping_behind_a_message_that_waits_is_answered(void **state)
+{
+    rig.ws_stay_paused = true;
+    struct rig_client *c = rig_ws(&rig);
+    struct gw_buf b = {0};
+    rig_frame(&b, 0x81, "one", 3);
+    rig_frame(&b, 0x89, "first", 5);
+    rig_frame(&b, 0x01, "t", 1);
+    rig_frame(&b, 0x89, "second", 6);
+    rig_frame(&b, 0x80, "wo", 2);
+    rig_dribble(c, b.data, b.len);
+    rig_expect_frame(c, 0x8a, "first", 5);
+    rig_expect_frame(c, 0x8a, "second", 6);
+    gw_buf_fini(&b);
+    rig_send_frame(c, 0x88, "\x03\xe8", 2); // this has its turn after them
+    rig_half_close(c);
+    rig_settle(&rig);
+    assert_int_equal(rig.messages.len, 0);
+    assert_int_equal(rig.ws_closed, 0);
+    rig.ws_stay_paused = false;
+    gw_ws_resume(rig.ws);
+    rig_until(&rig, rig.ws_closed == 1);
+    assert_string_equal(rig.messages.data, "one two ");
+    assert_int_equal(rig.ws_code, 1000);
+    assert_int_equal(rig_count(c, "first"), 1);
+}
+
+/* What is read while half of the buffer waits can be answered, however long it is. */
+static void a_message_of_the_greatest_size_fits_beside_half_a_buffer(void **state)
+{
+    static char big[1048576];
+    memset(big, 'b', sizeof big);
+    struct rig_client *c = rig_connect_small(&rig);
+    rig_deaf(c, true);
+    rig_send(c, "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n");
+    rig_until(&rig, rig.ws != NULL);
+    size_t half = rig.net->limits.send_buffer_bytes / 2, most = rig.net->limits.ws_message_bytes;
+    assert_true(most > half && most <= sizeof big);
+    while (gw_conn_unsent(rig.ws->conn) + 10000 < half)
+        assert_int_equal(gw_ws_send(rig.ws, GW_WS_TEXT, big, 10000), 0);
+    assert_true(gw_conn_unsent(rig.ws->conn) > 0);
+    assert_int_equal(gw_ws_send(rig.ws, GW_WS_TEXT, big, most), 0);
+    assert_int_equal(gw_ws_send(rig.ws, GW_WS_TEXT, big, 1), -EAGAIN);
+    assert_int_equal(gw_ws_push(rig.ws, GW_WS_TEXT, "last", 4), 0);
+    rig_deaf(c, false);
+    rig_until(&rig, rig.ws_ready == 1);
+    rig_expect(c, "last");
+}
+
 static void while_paused_the_clients_bytes_stay_in_the_kernel(void **state)
 {
     rig.ws_stay_paused = true;
@@ -483,6 +533,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_client_that_does_not_answer_our_close_is_cut, before_in_a_hurry, after),
         IN_A_RIG(a_client_that_is_cut_off_is_told_of_as_1006),
         IN_A_RIG(while_paused_messages_wait_and_then_come_in_order),
+        IN_A_RIG(a_ping_behind_a_message_that_waits_is_answered),
+        IN_A_RIG(a_message_of_the_greatest_size_fits_beside_half_a_buffer),
         IN_A_RIG(while_paused_the_clients_bytes_stay_in_the_kernel),
         IN_A_RIG(a_client_that_goes_while_paused_is_noticed),
         IN_A_RIG(the_owner_may_end_it_while_a_message_waits),
