@@ -122,11 +122,12 @@ static void a_broken_hook_costs_less_than_a_tenth_of_a_second_and_the_next_quest
             assert_int_equal(budget.budget_ms, 300000);
             assert_string_equal(d.answer, "300000");
             if (!is_slow() || strstr(d.error, "ran longer than") == NULL) {
-                assert_has(d.error, where);
                 // On a machine under load one that hoards memory may run out of time first.
                 bool late = strstr(in_hook[i].words, "MiB") != NULL && strstr(d.error, "ran longer than") != NULL;
-                if (!late)
+                if (!late) {
+                    assert_has(d.error, where);
                     assert_has(d.error, in_hook[i].words);
+                }
             }
             assert_true(d.us < 1000000);
             worst_us = d.us > worst_us ? d.us : worst_us;
