@@ -25,8 +25,10 @@ static void refuse_method(struct gw_request *req)
 /* RFC 6455 4.4: who speaks another version is told ours. */
 static void refuse_version(struct gw_request *req)
 {
-    static const char body[] = "{\"error\":{\"code\":\"bad_request\",\"message\":\"the version of a WebSocket handshake is 13, once\"}}";
-    struct gw_header headers[] = {{"Content-Type", "application/json"}, {"Sec-WebSocket-Version", "13"}, {"Upgrade", "websocket"}};
+    static const char body[] = "{\"error\":{\"code\":\"bad_request\",\"message\":\"the version of a WebSocket handshake "
+                               "is 13, once\"}}";
+    struct gw_header headers[] = {
+        {"Content-Type", "application/json"}, {"Sec-WebSocket-Version", "13"}, {"Upgrade", "websocket"}};
     gw_answer(req, 426, headers, 3, body, sizeof body - 1);
 }
 

@@ -13,6 +13,8 @@
 #include <string.h>
 #include <strings.h>
 
+static const char not_our_version[] = "the version of HTTP is not 1.0 or 1.1";
+
 static int refuse(struct gw_conn *c, unsigned status, const char *code, const char *message)
 {
     c->refuse_status = status;
@@ -214,7 +216,7 @@ static int on_headers_complete(llhttp_t *parser)
     struct gw_request *req = c->req;
     const char *raw = c->in.data + c->start;
     if (parser->http_major != 1 || parser->http_minor > 1)
-        return names_version(raw, gw_conn_unread(c)) ? refuse(c, 505, "bad_request", "the version of HTTP is not 1.0 or 1.1")
+        return names_version(raw, gw_conn_unread(c)) ? refuse(c, 505, "bad_request", not_our_version)
                                                      : refuse_bad(c, "the request line is malformed");
     req->http10 = parser->http_minor == 0;
     uint32_t header_len = header_length(raw, gw_conn_unread(c));
@@ -316,8 +318,9 @@ static bool begin(struct gw_conn *c)
 static bool names_method(const char *line, size_t n)
 {
     size_t len = 0;
-    while (len < n && (isalnum((unsigned char)line[len]) || (line[len] != '\0' && strchr("!#$%&'*+-.^_`|~", line[len]) != NULL)))
-        len++;
+    for (; len < n; len++)
+        if (!isalnum((unsigned char)line[len]) && (line[len] == '\0' || strchr("!#$%&'*+-.^_`|~", line[len]) == NULL))
+            break;
     return len > 0 && (len == n || line[len] == ' ');
 }
 
@@ -326,7 +329,7 @@ static void refuse_malformed(struct gw_conn *c, int e)
     const char *line = c->in.data + c->start, *why = llhttp_get_error_reason(&c->parser);
     size_t n = gw_conn_unread(c);
     if (e == HPE_PAUSED_H2_UPGRADE || (e == HPE_INVALID_VERSION && names_version(line, n)))
-        gw_http_refuse(c, 505, "bad_request", "the version of HTTP is not 1.0 or 1.1");
+        gw_http_refuse(c, 505, "bad_request", not_our_version);
     else if (e == HPE_INVALID_METHOD && names_method(line, n))
         gw_http_refuse(c, 501, "bad_request", "there is no such method here");
     else
@@ -365,9 +368,10 @@ static bool parse(struct gw_conn *c)
     struct gw_request *req = c->req;
     if (req->complete) {
         c->parsed = (size_t)(llhttp_get_error_pos(&c->parser) - c->in.data);
-        if ((c->parser.flags & F_CHUNKED) == 0 || is_trailer_sound(c->in.data + c->start, req->header_len, c->parsed - c->start))
+        bool chunked = (c->parser.flags & F_CHUNKED) != 0;
+        if (!chunked || is_trailer_sound(c->in.data + c->start, req->header_len, c->parsed - c->start))
             return true;
-        gw_http_refuse(c, 400, "bad_request", "a line of the trailer, or of a chunk, is folded, has no name, or ends in a bare LF");
+        gw_http_refuse(c, 400, "bad_request", "a line of the trailer is folded, has no name, or ends in a bare LF");
         return false;
     }
     const struct gw_net_limits *limits = &c->net->limits;

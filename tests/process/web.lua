@@ -322,7 +322,7 @@ t.test("what waits for a slow client is sent in order, and knows when it has gon
     ws.connection.data = ws.connection.data .. (data or "")
     t.wake()
   end)
-  local n, frame = 0, nil
+  local n, frame = 0
   repeat
     frame = ws:recv()
     n = n + 1
@@ -429,7 +429,8 @@ t.test("headers reach an application whole, and a text that C would cut is refus
   t.eq(host:wait("app.log").msg, "a\\0b")
   t.eq(c:request("GET", "/header").status, 500)
   t.match(host:wait("app.error").error, "X%-A.*NUL")
-  for _, request in ipairs({ { op = "submit", handler = "x\0y" }, { op = "restart", reason = "a\0b" }, { op = "task", task_id = "a\0" } }) do
+  for _, request in ipairs({ { op = "submit", handler = "x\0y" }, { op = "restart", reason = "a\0b" },
+    { op = "task", task_id = "a\0" } }) do
     local answer = host:control(request)
     t.eq(answer.ok, false)
     t.match(answer.error.message, "NUL")
