@@ -5,8 +5,10 @@ FUZZ      := build-fuzz
 JOBS      := $(shell nproc)
 ARGS      :=
 FUZZ_SECONDS ?= 60
+T         ?= process.drain
+F         ?=
 
-.PHONY: all deps build run test bench soak fuzz install clean lint
+.PHONY: all deps build run test unit process one sanitized bench soak fuzz install clean lint
 
 all: build
 
@@ -29,6 +31,18 @@ test: build $(SANITIZED)/build.ninja
 	ninja -C $(SANITIZED) --quiet
 	GWHOST_RELEASE="$(CURDIR)/$(BUILD)/gwhost" ctest --test-dir $(SANITIZED) --output-on-failure -j $(JOBS); \
 	  code=$$?; tests/support/summary $(SANITIZED)/Testing/Temporary/LastTest.log; exit $$code
+
+sanitized: build $(SANITIZED)/build.ninja
+	@ninja -C $(SANITIZED) --quiet
+
+unit process: %: sanitized
+	GWHOST_RELEASE="$(CURDIR)/$(BUILD)/gwhost" ctest --test-dir $(SANITIZED) --output-on-failure -j $(JOBS) \
+	  $(if $(filter unit,$@),-LE,-L) process
+
+# One file of process tests, and of these the tests whose names contain F: make one T=process.drain F="a lane"
+one: sanitized
+	@GWHOST_BINARY="$(CURDIR)/$(SANITIZED)/gwhost" GWHOST_RELEASE="$(CURDIR)/$(BUILD)/gwhost" GWHOST_SOURCE="$(CURDIR)" \
+	  LUA_PATH="$(CURDIR)/tests/?.lua;;" lua5.4 "tests/process/$(patsubst process.%,%,$(T)).lua" "$(F)"
 
 lint: deps
 	luacheck -q lua policies tests

@@ -288,6 +288,7 @@ static int run(struct arguments *a, const char *share)
     char *state = NULL, *policy = a->policy != NULL ? gw_path_absolute(a->policy) : gw_asprintf("%s/policies/restart.lua", share);
     char *app = a->app != NULL ? gw_path_absolute(a->app) : gw_asprintf("%s/lua/gwhost/gateway.lua", share);
     char *handlers = a->handlers != NULL ? gw_path_absolute(a->handlers) : NULL;
+    char *token_file = a->token_file != NULL ? gw_path_absolute(a->token_file) : NULL;
     char *lua_dir = gw_asprintf("%s/lua", share), *program = own_program(a->argv[0]);
     int code = GW_EXIT_CONFIG;
     if (gw_sentry_block(&err) < 0 || gw_statedir_choose(a->state_dir, &state, &err) < 0) {
@@ -303,7 +304,7 @@ static int run(struct arguments *a, const char *share)
     a->host.handlers_dir = handlers;
     a->host.lua_dir = lua_dir;
     a->host.state_dir = state;
-    a->host.token_file = a->token_file;
+    a->host.token_file = token_file;
     a->host.listen = a->listen;
     a->host.lanes = a->lanes;
     a->host.handover_fd = take_descriptor("GWHOST_HANDOVER");
@@ -315,6 +316,7 @@ out:
     free(policy);
     free(app);
     free(handlers);
+    free(token_file);
     free(lua_dir);
     free(program);
     return code;

@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { LOCK_RETRY_MS = 50, STORE_MS = 10000 };
+enum { LOCK_RETRY_MS = 50 };
 
 static json_t *addresses(const struct gw_host *h)
 {
@@ -191,7 +191,7 @@ void gw_boot_describe_lock(struct gw_host *h)
 
 int gw_boot_serve(struct gw_host *h, struct gw_err *err)
 {
-    int rc = gw_boot_listen(h, err);
+    int rc = gw_listeners_open(h, err);
     if (rc < 0)
         return rc;
     h->env = (struct gw_app_env){.loop = &h->loop,
@@ -216,7 +216,7 @@ int gw_boot_own(struct gw_host *h, bool planned, struct gw_err *err)
         gw_history_load(h);
     }
     gw_update_read(h);
-    return gw_boot_open_work(h, planned, err);
+    return gw_workload_open(h, planned, err);
 }
 
 /* What the host before was told does not mean this one, though it may have the same pid in a new container. */
@@ -259,7 +259,7 @@ static void with_lock(struct gw_host *h)
         give_up(h, &err, err.code == -EINVAL ? GW_EXIT_CONFIG : GW_EXIT_FAILED);
         return;
     }
-    gw_boot_await_store(h, GW_HEALTH_MS, with_store);
+    gw_workload_await(h, GW_HEALTH_MS, with_store);
 }
 
 int gw_boot_acquire(struct gw_host *h, struct gw_err *err)
@@ -312,144 +312,6 @@ void gw_boot_take_lock(struct gw_host *h)
     leave(h, rc == -EBUSY ? GW_EXIT_OWNED : exit_code_of(rc), err.text);
 }
 
-/* Sockets that a service manager has for us; those that no --listen wants are no longer worth keeping. */
-static int take_passed(struct gw_host *h, struct gw_err *err)
-{
-    struct gw_listen_unwanted *unwanted = NULL;
-    size_t n = 0;
-    int rc = gw_listen_passed(h->options.listen, h->options.listen_count, &h->sockets, &h->socket_count, &unwanted, &n, err);
-    for (size_t i = 0; i < n; i++) {
-        gw_log(GW_WARN, "listener.unwanted", json_pack("{so}", "address", gw_json_string(unwanted[i].address)),
-               "%s was passed (LISTEN_FDS) and no --listen asks for it: it is closed", unwanted[i].address);
-        if (unwanted[i].name != NULL)
-            gw_supervision_forget(h, unwanted[i].name);
-        free(unwanted[i].name);
-        free(h->unwanted);
-        h->unwanted = unwanted[i].address;
-    }
-    free(unwanted);
-    return rc;
-}
-
-/* What a socket unit listens on cannot be bound: the words of the two have to agree, and trying again changes nothing. */
-static int blame_passed(const struct gw_host *h, const char *word, int rc, struct gw_err *err)
-{
-    if (rc != -EADDRINUSE || h->unwanted == NULL)
-        return rc;
-    return gw_err_set(err, -EINVAL, "'%.60s' is in use, and %.60s was passed (LISTEN_FDS), which no --listen asks for: give "
-                      "--listen %.60s", word, h->unwanted, h->unwanted);
-}
-
-int gw_boot_listen(struct gw_host *h, struct gw_err *err)
-{
-    const struct gw_host_options *o = &h->options;
-    static const char *const fallback = "127.0.0.1:18789";
-    bool first = h->net == NULL;
-    if (first) {
-        struct gw_net_limits limits = gw_net_limits_default();
-        int rc = gw_net_open(&h->loop, &limits, &gw_routes, h, &h->net, err);
-        if (rc == 0 && h->standby.active)
-            gw_net_freeze(h->net); // nothing is touched that our predecessor still serves
-        else if (rc == 0)
-            rc = take_passed(h, err);
-        if (rc < 0)
-            return rc;
-    }
-    bool use_fallback = o->listen_count == 0 && h->socket_count == 0;
-    size_t words = h->standby.active && first ? 0 : use_fallback ? 1 : o->listen_count;
-    for (size_t i = 0; i < words; i++) {
-        const char *word = use_fallback ? fallback : o->listen[i];
-        bool kept = false;
-        for (size_t k = 0; k < h->socket_count; k++)
-            kept = kept || strcmp(h->sockets[k].word, word) == 0;
-        int rc = kept ? 0 : gw_listen_open(word, &h->sockets, &h->socket_count, err);
-        if (rc < 0)
-            return blame_passed(h, word, rc, err);
-    }
-    if (first)
-        gw_room_share(h);
-    for (size_t i = 0; i < h->socket_count; i++) {
-        int rc = gw_net_listen(h->net, h->sockets[i].fd, h->sockets[i].address, err);
-        if (rc < 0)
-            return rc;
-        gw_log(GW_INFO, "listener.bound",
-               json_pack("{sosb}", "address", gw_json_string(h->sockets[i].address), "inherited",
-                         h->sockets[i].inherited || (h->standby.active && first)),
-               "listening on %s", h->sockets[i].address);
-    }
-    return 0;
-}
-
-int gw_boot_open_work(struct gw_host *h, bool goes_on, struct gw_err *err)
-{
-    struct gw_work_config config = {.state_dir = h->options.state_dir,
-                                    .boot_id = h->boot_id,
-                                    .lanes = h->options.lanes,
-                                    .lane_count = h->options.lane_count,
-                                    .goes_on = goes_on,
-                                    .newer = h->standby.went_back != NULL,
-                                    .retry_after_crash = !h->safe_mode,
-                                    .keep = h->options.keep,
-                                    .ops = &gw_workload,
-                                    .ud = h};
-    if (!gw_boot_close_work(h)) // only where a disk has not answered since it was given up
-        return gw_err_set(err, -EBUSY, "the disk of the task store does not answer: what was written last is not done");
-    h->store_err = (struct gw_err){0};
-    h->store_down = false;
-    int rc = gw_work_open(&config, &h->work, err);
-    if (rc < 0)
-        return rc;
-    h->env.work = h->work;
-    rc = gw_workload_watch(h, err);
-    if (rc < 0)
-        (void)gw_boot_close_work(h);
-    return rc;
-}
-
-static void on_store_timer(uv_timer_t *timer)
-{
-    struct gw_host *h = timer->data;
-    gw_boot_store_cb *then = h->store_then;
-    struct gw_err err = h->store_err;
-    h->store_then = NULL;
-    if (then == NULL || h->state == GW_EXITED)
-        return;
-    if (gw_work_is_open(h->work))
-        err.code = 0;
-    else if (err.code == 0)
-        (void)gw_err_set(&err, -ETIMEDOUT, "the task store was not opened in time: its disk is slow, or does not answer");
-    then(h, &err);
-}
-
-void gw_boot_await_store(struct gw_host *h, uint64_t max_ms, gw_boot_store_cb *then)
-{
-    const struct gw_err none = {0};
-    if (gw_work_is_open(h->work)) {
-        then(h, &none);
-        return;
-    }
-    h->store_then = then;
-    uv_update_time(&h->loop);
-    (void)uv_timer_start(&h->lock_timer, on_store_timer, max_ms, 0);
-}
-
-void gw_boot_store_known(struct gw_host *h)
-{
-    // Not from within the dispatch that has told it: what goes on may do anything.
-    if (h->store_then != NULL)
-        (void)uv_timer_start(&h->lock_timer, on_store_timer, 0, 0);
-}
-
-bool gw_boot_close_work(struct gw_host *h)
-{
-    if (h->work == NULL)
-        return true;
-    gw_workload_unwatch(h);
-    h->env.work = NULL;
-    h->work = gw_work_close(h->work, STORE_MS, false);
-    return h->work == NULL;
-}
-
 static void free_app(struct gw_app **app)
 {
     if (*app == NULL)
@@ -472,7 +334,7 @@ void gw_boot_close(struct gw_host *h)
     free_app(&h->next_app);
     free_app(&h->app);
     free_app(&h->old_app);
-    bool released = gw_boot_close_work(h);
+    bool released = gw_workload_close(h);
     if (h->net != NULL)
         gw_net_close(h->net, NULL, NULL);
     for (size_t i = 0; h->standby.active && !h->standby.arrived && i < h->socket_count; i++)

@@ -102,7 +102,7 @@ static void take_back(struct gw_host *h)
     gw_log(GW_INFO, "lock.acquired", json_pack("{so}", "path", gw_json_string(h->options.state_dir)),
            "this host owns the state directory again");
     gw_work_take_back(h->work);
-    if (gw_net_wind_up(h->net) && gw_boot_listen(h, &err) < 0) {
+    if (gw_net_wind_up(h->net) && gw_listeners_open(h, &err) < 0) {
         h->cannot_serve = true;
         h->start_err = err;
     }
@@ -172,7 +172,7 @@ static void start(struct gw_host *h)
     if (h->cannot_serve)
         gw_host_post(h, GW_EV_START_FAILED);
     else
-        gw_boot_await_store(h, STORE_SOON_MS, start_now);
+        gw_workload_await(h, STORE_SOON_MS, start_now);
 }
 
 void gw_effects_start_limit(struct gw_host *h, uint64_t ms)
@@ -258,7 +258,7 @@ static void give_up(struct gw_host *h)
     free(h->standby.went_back); // told: what is asked for from here on is another restart
     h->standby.went_back = NULL;
     gw_net_refuse_held(h->net, 503, "draining", "the gateway failed to start and waits for its operator");
-    bool released = gw_boot_close_work(h);
+    bool released = gw_workload_close(h);
     gw_net_unlisten(h->net);
     h->socket_count = gw_listen_close(h->sockets, h->socket_count, false);
     struct gw_err err = {0};
@@ -305,7 +305,7 @@ static void reacquire(struct gw_host *h)
         gw_control_close(h);
         (void)gw_control_open(h, -1, &err);
     }
-    if (gw_boot_listen(h, &err) < 0 || gw_boot_open_work(h, false, &err) < 0) {
+    if (gw_listeners_open(h, &err) < 0 || gw_workload_open(h, false, &err) < 0) {
         h->cannot_serve = true;
         h->start_err = err;
         gw_host_post(h, GW_EV_START_FAILED);

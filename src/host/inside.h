@@ -117,7 +117,7 @@ struct standby {
 
 struct gw_host;
 /* What waits for the store goes on: err has code 0 when it is open, else why it is not, in the time that it had. */
-typedef void gw_boot_store_cb(struct gw_host *h, const struct gw_err *err);
+typedef void gw_workload_cb(struct gw_host *h, const struct gw_err *err);
 
 /* How long the loop wants to wait, as it begins to (still.c). */
 struct still {
@@ -182,7 +182,7 @@ struct gw_host {
     bool store_down;         /* the store cannot be opened or written right now, for store_err */
     struct gw_err store_err;
     json_t *store_older;     /* owned; what it had lost when it was opened */
-    gw_boot_store_cb *store_then; /* waits for its opening, by lock_timer; NULL: nothing does */
+    gw_workload_cb *store_then; /* waits for its opening, by lock_timer; NULL: nothing does */
     struct gw_limit work_limit, start_limit, close_limit;
     uv_timer_t lock_timer;
     uint64_t lock_since_ms;
@@ -210,20 +210,15 @@ void gw_boot_open(struct gw_host *h); /* a host that cannot even begin is in GW_
 void gw_boot_take_lock(struct gw_host *h);    /* tries until it has it; then goes on booting */
 int gw_boot_acquire(struct gw_host *h, struct gw_err *err);
 void gw_boot_say_busy(struct gw_host *h, const char *then); /* who owns the state directory, and what comes of it */
-int gw_boot_listen(struct gw_host *h, struct gw_err *err);
 int gw_boot_serve(struct gw_host *h, struct gw_err *err); /* what needs the lock and writes nothing */
 /* What only the owner of the state directory may do. planned: its predecessor still lives, and the record of
  * boots and outcomes is its until the connections are ours. */
 int gw_boot_own(struct gw_host *h, bool planned, struct gw_err *err);
 void gw_boot_describe_lock(struct gw_host *h);
-/* goes_on: one process closes the store for another, or for itself, that opens it at once. */
-int gw_boot_open_work(struct gw_host *h, bool goes_on, struct gw_err *err);
-/* Calls then when the store is open, when that is not worth waiting for, or after max_ms: at once if it is open. */
-void gw_boot_await_store(struct gw_host *h, uint64_t max_ms, gw_boot_store_cb *then);
-void gw_boot_store_known(struct gw_host *h); /* it has been opened, or will not be soon */
-/* False when its thread is still at work on the file, which nobody else may have before it has ended. */
-bool gw_boot_close_work(struct gw_host *h);
 void gw_boot_close(struct gw_host *h);
+
+/* listeners.c: at first with what was passed to this process; later what is missing */
+int gw_listeners_open(struct gw_host *h, struct gw_err *err);
 
 /* effects.c */
 void gw_effects_run(struct gw_host *h, uint32_t effects);
@@ -416,6 +411,13 @@ int gw_workload_watch(struct gw_host *h, struct gw_err *err);
 void gw_workload_unwatch(struct gw_host *h);
 void gw_workload_count_refused(struct gw_host *h);
 void gw_workload_timer(struct gw_host *h);
+/* goes_on: one process closes the store for another, or for itself, that opens it at once. */
+int gw_workload_open(struct gw_host *h, bool goes_on, struct gw_err *err);
+/* Calls then when the store is open, when that is not worth waiting for, or after max_ms: at once if it is open. */
+void gw_workload_await(struct gw_host *h, uint64_t max_ms, gw_workload_cb *then);
+void gw_workload_known(struct gw_host *h); /* it has been opened, or will not be soon */
+/* False when its thread is still at work on the file, which nobody else may have before it has ended. */
+bool gw_workload_close(struct gw_host *h);
 
 /* bundle.c */
 void gw_bundle_write(struct gw_host *h, const char *reason, const struct gw_err *err);

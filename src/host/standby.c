@@ -379,7 +379,7 @@ void gw_standby_take_over(struct gw_host *h)
     if (s->went_back != NULL)
         with_store(h, &none);
     else
-        gw_boot_await_store(h, health_ms(s) / 4 * 3, with_store);
+        gw_workload_await(h, health_ms(s) / 4 * 3, with_store);
 }
 
 void gw_standby_say_started(struct gw_host *h)

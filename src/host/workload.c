@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LEFTOVER_MS = 500 };
+enum { LEFTOVER_MS = 500, STORE_MS = 10000 };
 
 static struct gw_app *executor(struct gw_host *h)
 {
@@ -59,7 +59,7 @@ static void store_health(void *ud, int code, const struct gw_err *err)
     h->store_err = code != 0 ? *err : (struct gw_err){0};
     h->store_err.code = code;
     if (code != 0 && !passes(code))
-        gw_boot_store_known(h);
+        gw_workload_known(h);
     if (code == 0)
         gw_log(GW_INFO, "store.recovered", NULL, "the task store can be written again; submissions are accepted");
     else
@@ -122,7 +122,7 @@ static void opened(void *ud, const struct gw_work_opened *o)
                    "%lld tasks wait in lane '%s', which no --lane names; they run one by one, and it takes no others: "
                    "give --lane %s=N for more", (long long)lanes[i].queued, lanes[i].name, lanes[i].name);
     end_leftovers(o->swept, o->swept_count);
-    gw_boot_store_known(h);
+    gw_workload_known(h);
 }
 
 static void let_go(void *ud, int code, const struct gw_err *err)
@@ -219,4 +219,76 @@ void gw_workload_unwatch(struct gw_host *h)
     if (h->work_poll != NULL)
         uv_close((uv_handle_t *)h->work_poll, on_unwatched);
     h->work_poll = NULL;
+}
+
+// ---- its store: opened, waited for, closed ----
+
+int gw_workload_open(struct gw_host *h, bool goes_on, struct gw_err *err)
+{
+    struct gw_work_config config = {.state_dir = h->options.state_dir,
+                                    .boot_id = h->boot_id,
+                                    .lanes = h->options.lanes,
+                                    .lane_count = h->options.lane_count,
+                                    .goes_on = goes_on,
+                                    .newer = h->standby.went_back != NULL,
+                                    .retry_after_crash = !h->safe_mode,
+                                    .keep = h->options.keep,
+                                    .ops = &gw_workload,
+                                    .ud = h};
+    if (!gw_workload_close(h)) // only where a disk has not answered since it was given up
+        return gw_err_set(err, -EBUSY, "the disk of the task store does not answer: what was written last is not done");
+    h->store_err = (struct gw_err){0};
+    h->store_down = false;
+    int rc = gw_work_open(&config, &h->work, err);
+    if (rc < 0)
+        return rc;
+    h->env.work = h->work;
+    rc = gw_workload_watch(h, err);
+    if (rc < 0)
+        (void)gw_workload_close(h);
+    return rc;
+}
+
+static void on_store_timer(uv_timer_t *timer)
+{
+    struct gw_host *h = timer->data;
+    gw_workload_cb *then = h->store_then;
+    struct gw_err err = h->store_err;
+    h->store_then = NULL;
+    if (then == NULL || h->state == GW_EXITED)
+        return;
+    if (gw_work_is_open(h->work))
+        err.code = 0;
+    else if (err.code == 0)
+        (void)gw_err_set(&err, -ETIMEDOUT, "the task store was not opened in time: its disk is slow, or does not answer");
+    then(h, &err);
+}
+
+void gw_workload_await(struct gw_host *h, uint64_t max_ms, gw_workload_cb *then)
+{
+    const struct gw_err none = {0};
+    if (gw_work_is_open(h->work)) {
+        then(h, &none);
+        return;
+    }
+    h->store_then = then;
+    uv_update_time(&h->loop);
+    (void)uv_timer_start(&h->lock_timer, on_store_timer, max_ms, 0);
+}
+
+void gw_workload_known(struct gw_host *h)
+{
+    // Not from within the dispatch that has told it: what goes on may do anything.
+    if (h->store_then != NULL)
+        (void)uv_timer_start(&h->lock_timer, on_store_timer, 0, 0);
+}
+
+bool gw_workload_close(struct gw_host *h)
+{
+    if (h->work == NULL)
+        return true;
+    gw_workload_unwatch(h);
+    h->env.work = NULL;
+    h->work = gw_work_close(h->work, STORE_MS, false);
+    return h->work == NULL;
 }
