@@ -2,7 +2,8 @@
 BUILD     := build
 SANITIZED := build-sanitized
 FUZZ      := build-fuzz
-JOBS      := $(shell nproc)
+# Tests mostly wait: one more than there are processors.
+JOBS      := $(shell expr $$(nproc) + 1)
 ARGS      :=
 FUZZ_SECONDS ?= 60
 T         ?= process.drain
