@@ -17,12 +17,12 @@ struct channel {
     struct gw_link sendings;  /* that wait for room, in order */
 };
 
-/* One coroutine that waits until its client takes what it gives. */
+/* One coroutine that waits until its client takes what it gives. A userdata, whose user value that is. */
 struct sending {
     struct gw_link link;
     struct channel *channel; /* held */
     struct gw_wait *wait;
-    int data; /* registry reference of a string */
+    int ref; /* of this, in the registry */
     enum gw_ws_kind kind;
 };
 
@@ -73,21 +73,21 @@ static int push_given(lua_State *L, void *ud)
     return 2;
 }
 
-static struct channel *sending_free(struct sending *s)
+static void sending_over(struct sending *s)
 {
     struct channel *c = s->channel;
     gw_link_remove(&s->link);
-    luaL_unref(c->app->L, LUA_REGISTRYINDEX, s->data);
-    free(s);
-    return c;
+    luaL_unref(c->app->L, LUA_REGISTRYINDEX, s->ref);
+    drop(c);
 }
 
 static const char *sending_data(const struct sending *s, size_t *ret_n)
 {
     lua_State *L = s->channel->app->L;
-    lua_rawgeti(L, LUA_REGISTRYINDEX, s->data);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, s->ref);
+    (void)lua_getiuservalue(L, -1, 1);
     const char *data = lua_tolstring(L, -1, ret_n); // the reference keeps it
-    lua_pop(L, 1);
+    lua_pop(L, 2);
     return data;
 }
 
@@ -100,7 +100,7 @@ static void sending_cancel(struct gw_wait *wait)
     const char *data = sending_data(s, &n);
     if (s->channel->app->deaf && s->channel->ws != NULL)
         (void)gw_ws_push(s->channel->ws, s->kind, data, n);
-    drop(sending_free(s));
+    sending_over(s);
     free(wait);
 }
 
@@ -116,7 +116,7 @@ static void give_on(struct channel *c)
         if (rc == -EAGAIN)
             break;
         struct gw_wait *wait = s->wait;
-        drop(sending_free(s));
+        sending_over(s);
         gw_wait_end(wait, push_given, &rc);
     }
     drop(c);
@@ -131,10 +131,11 @@ static int give_lua(lua_State *L, struct channel *c, int idx, enum gw_ws_kind ki
     if (rc != -EAGAIN || !waits)
         return push_given(L, &rc);
     struct gw_wait *wait = gw_wait_begin(L, sending_cancel, NULL);
-    struct sending *s = gw_calloc(1, sizeof *s);
+    struct sending *s = lua_newuserdatauv(L, sizeof *s, 1);
     *s = (struct sending){.channel = c, .wait = wait, .kind = kind};
     lua_pushvalue(L, idx);
-    s->data = luaL_ref(L, LUA_REGISTRYINDEX);
+    lua_setiuservalue(L, -2, 1);
+    s->ref = luaL_ref(L, LUA_REGISTRYINDEX);
     wait->ud = s;
     hold(c);
     gw_link_add(&c->sendings, &s->link);

@@ -310,20 +310,21 @@ static int choose(lua_State *thread, int nresults, const struct gw_request_info 
 {
     if (nresults < 2 || lua_isnil(thread, 1 - nresults))
         return 0;
-    const char *name = lua_type(thread, 1 - nresults) == LUA_TSTRING ? lua_tostring(thread, 1 - nresults) : NULL;
+    int chosen = lua_absindex(thread, 1 - nresults);
     push_protocols(thread, info);
     lua_Integer n = (lua_Integer)lua_rawlen(thread, -1);
     bool offered = false;
-    for (lua_Integer i = 1; i <= n && name != NULL; i++) {
+    for (lua_Integer i = 1; i <= n; i++) {
         lua_rawgeti(thread, -1, i);
-        offered = offered || strcmp(lua_tostring(thread, -1), name) == 0;
+        offered = offered || lua_rawequal(thread, -1, chosen);
         lua_pop(thread, 1);
     }
     lua_pop(thread, 1);
+    bool text = lua_type(thread, chosen) == LUA_TSTRING;
     if (!offered)
         return gw_err_set(err, -EINVAL, "upgrade(req) chose the subprotocol %s, which the client does not offer "
-                          "(req.protocols)", name != NULL ? name : luaL_typename(thread, 1 - nresults));
-    *ret_protocol = gw_strdup(name);
+                          "(req.protocols)", text ? lua_tostring(thread, chosen) : luaL_typename(thread, chosen));
+    *ret_protocol = gw_strdup(lua_tostring(thread, chosen));
     return 0;
 }
 
@@ -388,8 +389,9 @@ void gw_app_http_request_gone(struct gw_app *base, struct gw_request *req)
 
 void gw_app_http_release(struct gw_lua_app *app)
 {
-    while (!gw_link_empty(&app->requests)) {
-        struct pending *p = (struct pending *)app->requests.next;
+    for (struct gw_link *l = app->requests.next, *next; l != &app->requests; l = next) {
+        struct pending *p = (struct pending *)l;
+        next = l->next;
         gw_answer_error(p->req, 503, "aborted", "the gateway restarted before this was answered", 1000);
         pending_free(p);
     }
