@@ -88,7 +88,7 @@ enum gw_effect {
 struct gw_step {
     enum gw_state to;
     uint32_t effects;
-    bool known; /* the pair has a row; a test holds that all have */
+    bool known; /* the pair has a row, or its state says that it means nothing; a test holds that all do */
 };
 
 struct gw_step gw_machine_step(enum gw_state in, enum gw_event on);
