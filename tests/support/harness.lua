@@ -6,6 +6,11 @@
 --- t.main()
 local uv = require("luv")
 local json = require("dkjson")
+
+-- A host that ends while a test writes to it must not end the test.
+local broken_pipe = uv.new_signal()
+broken_pipe:start("sigpipe")
+broken_pipe:unref()
 local guarded = require("support.guarded")
 
 local t = {}
