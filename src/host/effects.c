@@ -257,6 +257,9 @@ static void give_up(struct gw_host *h)
     gw_restarts_end(h, "failed", h->start_err.text);
     free(h->standby.went_back); // told: what is asked for from here on is another restart
     h->standby.went_back = NULL;
+    for (size_t i = 0; i < h->socket_count; i++)
+        (void)gw_listen_last_call(&h->sockets[i]);
+    gw_net_accept_rest(h->net); // what is closed with somebody in its queue resets him
     gw_net_refuse_held(h->net, 503, "draining", "the gateway failed to start and waits for its operator");
     bool released = gw_workload_close(h);
     gw_net_unlisten(h->net);

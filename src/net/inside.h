@@ -427,7 +427,6 @@ size_t gw_frame_header(unsigned opcode, size_t payload, char ret[10]);
 
 /* ---- listeners (listener.c), the hub (hub.c), the end (wind_down.c) ---- */
 void gw_listener_room(struct gw_net *net); /* a connection has gone: accept again */
-void gw_listener_accept_all(struct gw_net *net);
 void gw_listener_expire(struct gw_timed *t);
 void gw_listener_repoll(struct gw_net *net); /* polls, or not, as things are */
 void gw_hub_catch_up(struct gw_net *net);    /* publishes what happened while frozen */

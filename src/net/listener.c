@@ -108,7 +108,7 @@ static void accept_all(struct gw_listener *listener)
         ;
 }
 
-void gw_listener_accept_all(struct gw_net *net)
+void gw_net_accept_rest(struct gw_net *net)
 {
     for (struct gw_list *l = net->listeners.next; l != &net->listeners; l = l->next)
         accept_all(gw_container(l, struct gw_listener, link));

@@ -101,6 +101,7 @@ int gw_net_listen(struct gw_net *net, int fd, const char *address, struct gw_err
 int gw_net_replace(struct gw_net *net, int old_fd, int new_fd, const char *address, struct gw_err *err);
 /* The process did not run for ms: what its clients have sent meanwhile lies in the kernel, and nobody is late. */
 void gw_net_stood_still(struct gw_net *net, uint64_t ms);
+void gw_net_accept_rest(struct gw_net *net); /* whoever has connected as far as the kernel knows */
 void gw_net_unlisten(struct gw_net *net); /* all of them; connections stay */
 void gw_net_unlisten_one(struct gw_net *net, int fd); /* what gw_net_listen() was given */
 

@@ -49,7 +49,7 @@ void gw_net_wind_down(struct gw_net *net, unsigned ws_code, const char *ws_reaso
     net->wind_down.cb = done;
     net->wind_down.ud = ud;
     net->deadlines.duration_ms[GW_TO_GRACE] = idle_grace_ms;
-    gw_listener_accept_all(net); // whoever is in the kernel's queue has been accepted as far as it knows
+    gw_net_accept_rest(net); // whoever is in the kernel's queue has been accepted as far as it knows
     gw_net_unlisten(net);
     net->winding_down = true;
     for (struct gw_list *l = net->streams.next, *next; l != &net->streams; l = next) {

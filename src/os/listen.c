@@ -422,8 +422,12 @@ bool gw_listen_last_call(const struct gw_listen_socket *socket)
                                               BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYN, 0, 1),
                                               BPF_STMT(BPF_RET | BPF_K, 0), BPF_STMT(BPF_RET | BPF_K, UINT32_MAX)};
     const struct sock_fprog program = {.len = sizeof only_known / sizeof *only_known, .filter = only_known};
-    if (socket->inherited || strncmp(socket->address, "unix:", 5) == 0)
+    if (socket->inherited)
         return false;
+    if (strncmp(socket->word, "unix:", 5) == 0) {
+        gw_unixsock_remove(socket->word + 5, &socket->file); // who has found the name already is let in
+        return true;
+    }
     return setsockopt(socket->fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0;
 }
 

@@ -43,7 +43,7 @@ int gw_listen_passed(const char *const *words, size_t word_count, struct gw_list
 int gw_listen_adopt(int fd, const char *word, const char *address, bool inherited, const struct gw_unixsock_file *file,
                     struct gw_listen_socket **io_sockets, size_t *io_count, struct gw_err *err);
 
-/* From now on nobody new gets to a socket of our own, and who is connecting just now still does: the listener's last
+/* From now on nobody new gets to a socket of our own (of a unix socket the path goes), and who is connecting just now still does: the listener's last
  * connections can be accepted, and then it can be closed without a reset for anyone. A socket that was passed to us is
  * left as it is. False when there is nothing to wait for. */
 bool gw_listen_last_call(const struct gw_listen_socket *socket);
