@@ -244,11 +244,11 @@ end)
 
 t.test("a successor that was ready in time is, also for a host that stood still", function()
   local host = t.start({ policy = policy("0",
-    ', restart_mode = function() return { mode = "respawn", health_timeout_ms = 1200 } end') })
+    ', restart_mode = function() return { mode = "respawn", health_timeout_ms = 3000 } end') })
   local pid = host.pid
   host:control({ op = "restart" })
   host:wait("respawn.spawned")
-  stand_still(pid, 2500)
+  stand_still(pid, 4000)
   local ready = host:wait("host.ready")
   t.ok(ready.pid ~= pid, "it went on in the old process: " .. host:log_tail())
   no_bundles(host)
