@@ -329,6 +329,7 @@ static void close_walked(uv_handle_t *handle, void *loop)
 
 void gw_boot_close(struct gw_host *h)
 {
+    gw_still_close(h);
     if (h->net != NULL && !h->departed) // else they are the next process's
         gw_net_refuse_held(h->net, 503, "stopping", "the gateway stops");
     free_app(&h->next_app);

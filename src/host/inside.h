@@ -119,11 +119,10 @@ struct gw_host;
 /* What waits for the store goes on: err has code 0 when it is open, else why it is not, in the time that it had. */
 typedef void gw_workload_cb(struct gw_host *h, const struct gw_err *err);
 
-/* How long the loop wants to wait, as it begins to (still.c). */
+/* When the loop has begun to wait (still.c). */
 struct still {
     uv_prepare_t prepare;
     uv_check_t check;
-    int timeout_ms; /* less than 0: for ever */
     uint64_t since_ms;
 };
 
@@ -301,6 +300,7 @@ void gw_watch_close(struct gw_host *h);
 
 /* still.c */
 void gw_still_open(struct gw_host *h);
+void gw_still_close(struct gw_host *h); /* nothing is left whose time could be kept */
 
 /* outlet.c */
 void gw_outlet_open(struct gw_host *h);

@@ -100,6 +100,7 @@ int gw_net_listen(struct gw_net *net, int fd, const char *address, struct gw_err
 /* Serves new_fd in place of old_fd, whose queue is taken first. */
 int gw_net_replace(struct gw_net *net, int old_fd, int new_fd, const char *address, struct gw_err *err);
 /* The process did not run for ms: what its clients have sent meanwhile lies in the kernel, and nobody is late. */
+uint64_t gw_net_due(const struct gw_net *net); /* when the nearest deadline is over, on the loop's clock; 0: there is none */
 void gw_net_stood_still(struct gw_net *net, uint64_t ms);
 void gw_net_accept_rest(struct gw_net *net); /* whoever has connected as far as the kernel knows */
 void gw_net_unlisten(struct gw_net *net); /* all of them; connections stay */

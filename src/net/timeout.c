@@ -136,6 +136,11 @@ void gw_timeout_shift(struct gw_net *net, uint64_t ms)
     }
 }
 
+uint64_t gw_net_due(const struct gw_net *net)
+{
+    return net->frozen ? 0 : net->deadlines.armed_ms;
+}
+
 void gw_net_stood_still(struct gw_net *net, uint64_t ms)
 {
     gw_timeout_shift(net, ms);

@@ -269,4 +269,29 @@ t.test("a client whose request has come meanwhile is answered by one who stood s
   host:stop()
 end)
 
+t.test("one that runs never says that it stood still, whoever follows it, connects or is slow", function()
+  local host = t.start({ policy = policy("4000") })
+  local id = host:submit({ handler = "sleep", input = { ms = 600000 } })
+  host:until_status(id, "running")
+  local follower = t.connect(host, "unix:" .. host.state_dir .. "/control.sock")
+  follower:send('{"op":"follow"}\n{"op":"status"}\n')
+  follower:until_match("connections")
+  local began = t.now()
+  host:control({ op = "restart" })
+  host:wait("drain.started")
+  local silent = {}
+  for i = 1, 2 do -- each one changes what the loop waits for, behind its back
+    silent[i] = t.connect(host)
+    t.pause(1300)
+    follower:send('{"op":"status"}\n')
+  end
+  t.eq(host:wait("host.ready").generation, 2)
+  local took = (t.now() - began) // 1000000
+  t.ok(took >= 3900 and took < 15000, "a budget of 4 s took " .. took .. " ms")
+  t.eq(#host:all("host.stood_still"), 0)
+  for _, c in ipairs(silent) do c:close() end
+  follower:close()
+  host:stop()
+end)
+
 t.main()
