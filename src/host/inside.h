@@ -166,6 +166,7 @@ struct gw_host {
 
     enum gw_mode mode;
     struct gw_scheduler *sched;
+    bool asking;             /* it takes a request that nothing has been said of yet */
     uv_timer_t sched_timer;
     struct drain drain;
     struct gw_err start_err, close_err, prepare_err;

@@ -43,9 +43,21 @@ struct gw_sched_now gw_restarts_now(const struct gw_host *h)
                                  .generation = h->generation};
 }
 
+/* Before anything else is said of it. */
+static void say_requested(struct gw_host *h, const struct gw_restart *r)
+{
+    if (!h->asking)
+        return;
+    h->asking = false;
+    gw_log(GW_INFO, "restart.requested",
+           json_pack("{ssssso}", "request_id", r->id, "source", r->source, "reason", gw_json_string(r->reason)),
+           "a restart is asked for by %s: %s", r->source, r->reason);
+}
+
 static void on_ended(void *ud, const struct gw_restart *r)
 {
     struct gw_host *h = ud;
+    say_requested(h, r); // one that is merged or refused ends as it is asked for
     if (r->merged_into[0] != '\0')
         gw_log(GW_INFO, "restart.merged", json_pack("{ssss}", "request_id", r->id, "into", r->merged_into),
                "request %s is merged into %s", r->id, r->merged_into);
@@ -116,17 +128,14 @@ static void current_changed(struct gw_host *h, uint32_t changed)
 
 struct gw_sched_told gw_restarts_ask(struct gw_host *h, const struct gw_ask *ask)
 {
-    const char *reason = ask->reason != NULL && *ask->reason != '\0' ? ask->reason : "gateway.restart";
     if (ask->requester != NULL && h->work != NULL)
         (void)gw_work_excuse(h->work, ask->requester);
     struct gw_sched_now now = gw_restarts_now(h);
     int before = now.pending;
+    h->asking = true;
     struct gw_sched_told told = gw_sched_ask(h->sched, ask, now);
     const struct gw_restart *r = told.request;
-    // A request that was merged or refused has said so already: the order of its lines is put right here.
-    gw_log(GW_INFO, "restart.requested",
-           json_pack("{ssssso}", "request_id", r->id, "source", r->source, "reason", gw_json_string(reason)),
-           "a restart is asked for by %s: %s", r->source, reason);
+    say_requested(h, r);
     if (r->outcome[0] == '\0')
         gw_history_keep(h, r);
     if (told.answer == GW_ASK_REFUSED)
