@@ -382,11 +382,12 @@ void gw_standby_take_over(struct gw_host *h)
     }
     if (!take_connections_back(h))
         return;
-    // Long enough for a lock or a disk that is in the way for a moment; the predecessor goes on if it is not enough.
+    // Long enough for a lock or a disk that is in the way for a moment; the predecessor goes on if it is not enough, and
+    // answers before those who wait meanwhile are refused.
     if (s->went_back != NULL)
         with_store(h, &none);
     else
-        gw_workload_await(h, health_ms(s) / 4 * 3, with_store);
+        gw_workload_await(h, health_ms(s) / 3, with_store);
 }
 
 void gw_standby_say_started(struct gw_host *h)
