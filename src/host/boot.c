@@ -82,11 +82,11 @@ static int exit_code_of(int code)
 }
 
 /* Ends a host that has not begun. */
-static void leave(struct gw_host *h, int code, const char *why)
+static void leave(struct gw_host *h, int exit_code, const struct gw_err *why)
 {
     if (h->standby.active)
-        gw_standby_fail(h, why);
-    h->exit_code = code;
+        gw_standby_fail(h, why->code, why->text);
+    h->exit_code = h->standby.active && h->stops ? GW_EXIT_OK : exit_code;
     h->state = GW_EXITED;
     uv_stop(&h->loop);
 }
@@ -95,7 +95,7 @@ static void fail_config(struct gw_host *h, const struct gw_err *err)
 {
     gw_log(GW_ERROR, "app.start_failed", json_pack("{so}", "error", gw_json_string(err->text)),
            "%s; nothing was started", err->text);
-    leave(h, exit_code_of(err->code), err->text);
+    leave(h, exit_code_of(err->code), err);
 }
 
 static bool is_waited_for(void *ud, pid_t pid)
@@ -109,8 +109,8 @@ static int fail_bare(struct gw_host *h, int code, const char *words)
 {
     gw_log(GW_ERROR, "app.start_failed", json_pack("{so}", "error", gw_json_string(words)), "%s; nothing was started", words);
     if (h->options.handover_fd >= 0 && gw_standby_read_file(h, NULL) > 0)
-        gw_reexec_back(h, words);
-    return exit_code_of(code);
+        gw_reexec_back(h, code, words);
+    return h->stops ? GW_EXIT_OK : exit_code_of(code);
 }
 
 int gw_boot_without_loop(struct gw_host *h, int code)
@@ -127,6 +127,7 @@ void gw_boot_open(struct gw_host *h)
                                       .expired = gw_watchdog_fire,
                                       .quit = gw_stand_ask,
                                       .stop_grace_ms = GW_FORCED_EXIT_MS,
+                                      .patient = gw_standby_by_exec(h),
                                       .ud = h};
     gw_watchdog_phase("starting");
     gw_stand_open();
@@ -143,7 +144,7 @@ void gw_boot_open(struct gw_host *h)
     }
     gw_restarts_open(h);
     if (gw_sentry_open(&h->loop, &config, &h->sentry, &err) < 0) {
-        leave(h, fail_bare(h, err.code, err.text), err.text);
+        leave(h, fail_bare(h, err.code, err.text), &err);
         return;
     }
     if (h->options.handover_fd >= 0 && gw_standby_meet(h, &err) < 0) {
@@ -162,7 +163,7 @@ void gw_boot_open(struct gw_host *h)
         return;
     }
     if (gw_host_first_policy(h, &err) < 0) {
-        leave(h, exit_code_of(err.code), err.text);
+        leave(h, exit_code_of(err.code), &err);
         return;
     }
     gw_watchdog_arm(h, UINT64_MAX, "starting", "gateway.stop_shutdown_timeout");
@@ -309,7 +310,7 @@ void gw_boot_take_lock(struct gw_host *h)
         gw_boot_say_busy(h, "stop it, or give another --state-dir");
     else
         gw_log(GW_ERROR, "lock.failed", json_pack("{so}", "error", gw_json_string(err.text)), "%s", err.text);
-    leave(h, rc == -EBUSY ? GW_EXIT_OWNED : exit_code_of(rc), err.text);
+    leave(h, rc == -EBUSY ? GW_EXIT_OWNED : exit_code_of(rc), &err);
 }
 
 static void free_app(struct gw_app **app)

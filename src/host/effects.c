@@ -198,7 +198,7 @@ static void report_start(struct gw_host *h)
 {
     bool first = h->state == GW_EXITED;
     if (h->standby.active && first)
-        gw_standby_fail(h, h->start_err.text);
+        gw_standby_fail(h, h->start_err.code, h->start_err.text);
     const char *then = first ? "the process ends"
                        : h->state == GW_REVERTING
                            ? "the last good sources are started again"

@@ -16,31 +16,36 @@
 enum { HISTORY_BYTES = 1 << 20, TRIM_BYTES = 256 << 10, LINES_KEPT = 100 };
 static const char name[] = "restarts.jsonl";
 
-/* The file, or its end where it is larger than anyone needs: what is before that is older than what is kept. */
-static void read_end(struct gw_host *h, struct gw_buf *ret)
+/* The file, or its end where it is larger than anyone needs: what is before that is older than what is kept. False: it
+ * cannot be read now. */
+static bool read_end(struct gw_host *h, struct gw_buf *ret)
 {
     struct stat st;
     int fd = openat(h->dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    bool good = fd >= 0 || errno == ENOENT;
     if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
         off_t at = st.st_size > HISTORY_BYTES ? st.st_size - HISTORY_BYTES : 0;
         gw_buf_reserve(ret, HISTORY_BYTES);
         for (ssize_t n; ret->len < HISTORY_BYTES && (n = pread(fd, ret->data + ret->len, HISTORY_BYTES - ret->len,
                                                                at + (off_t)ret->len)) != 0;) {
-            if (n < 0 && errno != EINTR)
+            good = n >= 0 || errno == EINTR;
+            if (!good)
                 break;
             ret->len += n > 0 ? (size_t)n : 0;
         }
     }
     if (fd >= 0)
         (void)close(fd);
+    return good;
 }
 
-/* What the file says, by id, in the order of the last word about each; the caller's. */
-static json_t *read_all(struct gw_host *h)
+/* What the file says, by id, in the order of the last word about each; the caller's. *ret_whole: it is all that is
+ * known, and may be written in the file's place. */
+static json_t *read_all(struct gw_host *h, bool *ret_whole)
 {
     json_t *all = json_object();
     struct gw_buf text = {0};
-    read_end(h, &text);
+    *ret_whole = read_end(h, &text);
     for (size_t at = 0, n; at < text.len; at += n + 1) {
         const char *line = text.data + at, *end = memchr(line, '\n', text.len - at);
         json_t *o = NULL;
@@ -79,7 +84,8 @@ static void write_all(struct gw_host *h, const json_t *all)
 
 void gw_history_load(struct gw_host *h)
 {
-    json_t *all = read_all(h), *o;
+    bool whole;
+    json_t *all = read_all(h, &whole), *o;
     const char *id;
     bool changed = json_object_size(all) > LINES_KEPT;
     json_object_foreach(all, id, o)
@@ -97,7 +103,7 @@ void gw_history_load(struct gw_host *h)
         if (r == NULL)
             gw_sched_restore(h->sched, o);
     }
-    if (changed)
+    if (changed && whole)
         write_all(h, all);
     json_decref(all);
 }
@@ -121,8 +127,10 @@ void gw_history_keep(struct gw_host *h, const struct gw_restart *r)
     if (fd >= 0)
         (void)close(fd);
     if (grown) { // a host may live for very many restarts
-        json_t *all = read_all(h);
-        write_all(h, all);
+        bool whole;
+        json_t *all = read_all(h, &whole);
+        if (whole)
+            write_all(h, all);
         json_decref(all);
     }
     gw_buf_fini(&line);

@@ -3,11 +3,17 @@
 
 #include "base/sha.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
-enum { LOG_MS = 1000 }; /* for who reads the log, at the end */
+enum {
+    LOG_MS = 1000, /* for who reads the log, at the end */
+    LOOP_FDS = 12, /* that a loop, its signals and its wake-ups may need */
+};
 
 void gw_host_post(struct gw_host *h, enum gw_event event)
 {
@@ -54,6 +60,20 @@ static void take(struct gw_host *h, enum gw_event on)
     gw_effects_run(h, step.effects);
 }
 
+/* libuv ends the process where it cannot have what it begins with: tried before. */
+static int find_room(void)
+{
+    int fds[LOOP_FDS], n = 0, rc = 0;
+    while (rc == 0 && n < LOOP_FDS) {
+        fds[n] = eventfd(0, EFD_CLOEXEC);
+        rc = fds[n] < 0 ? -errno : 0;
+        n += rc == 0;
+    }
+    while (n > 0)
+        (void)close(fds[--n]);
+    return rc;
+}
+
 int gw_host_run(const struct gw_host_options *options)
 {
     struct gw_host *h = gw_calloc(1, sizeof *h);
@@ -63,7 +83,9 @@ int gw_host_run(const struct gw_host_options *options)
     h->startup_started_at_ms = h->state_since_ms = gw_wall_ms();
     gw_random_hex(16, h->boot_id);
     gw_log_identity(h->boot_id);
-    int code, rc = uv_loop_init(&h->loop);
+    int code, rc = find_room();
+    if (rc == 0)
+        rc = uv_loop_init(&h->loop);
     if (rc < 0) {
         code = gw_boot_without_loop(h, rc);
         free(h);

@@ -256,15 +256,18 @@ const char *gw_succession_program(const struct gw_host *h); /* what the next pro
 
 /* reexec.c: returns only if it failed */
 int gw_reexec(struct gw_host *h, const char *path, struct gw_err *err);
-void gw_reexec_back(struct gw_host *h, const char *why); /* nothing when there is no image to go back to */
+/* Where there is no image to go back to, one that has been gone back to begins again if that may help (see
+ * gw_err_passes()); another does nothing. */
+void gw_reexec_back(struct gw_host *h, int code, const char *why);
 
 /* standby.c */
 /* The letters of an image before in the same pid, before anything else is had: with them there is a way back. 0: there
  * are none. */
 int gw_standby_read_file(struct gw_host *h, struct gw_err *err);
+bool gw_standby_by_exec(const struct gw_host *h); /* an image before in the same pid: nobody is beside this one */
 int gw_standby_meet(struct gw_host *h, struct gw_err *err);
 int gw_standby_get_ready(struct gw_host *h, struct gw_err *err);
-void gw_standby_fail(struct gw_host *h, const char *why);
+void gw_standby_fail(struct gw_host *h, int code, const char *why);
 void gw_standby_say_stop(struct gw_host *h); /* the predecessor shall stop too: it is one host */
 void gw_standby_take_over(struct gw_host *h);
 void gw_standby_say_started(struct gw_host *h);

@@ -18,7 +18,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { LOG_MS = 200 }; /* for who reads the log, before the image that knows what waits is gone */
+enum { AGAIN_MS = 200, LOG_MS = 200 }; /* for who reads the log, before the image that knows what waits is gone */
 
 struct estate {
     struct gw_buf bytes;
@@ -217,9 +217,38 @@ int gw_reexec(struct gw_host *h, const char *path, struct gw_err *err)
     return rc == -E2BIG ? rc : gw_err_set(err, rc, "cannot become '%s': %s", path, gw_strerror(rc));
 }
 
-void gw_reexec_back(struct gw_host *h, const char *why)
+/* There is no other image, and what this one lacks may come: it begins again, unless it is told to stop meanwhile. All
+ * that it was left is as it was, for nothing of it has been touched. */
+static void begin_again(struct gw_host *h, const char *why)
 {
     struct standby *s = &h->standby;
+    const struct timespec wait = {.tv_nsec = AGAIN_MS * 1000000L};
+    sigset_t stop;
+    (void)sigemptyset(&stop);
+    (void)sigaddset(&stop, SIGTERM);
+    (void)sigaddset(&stop, SIGINT);
+    (void)sigaddset(&stop, SIGQUIT);
+    gw_log(GW_WARN, "host.retries", json_pack("{siso}", "wait_ms", (int)AGAIN_MS, "error", gw_json_string(why)),
+           "that may pass: pid %d begins again in %d ms", (int)getpid(), (int)AGAIN_MS);
+    if (h->sentry != NULL)
+        gw_sentry_pause(h->sentry);
+    h->stops = h->stops || sigtimedwait(&stop, NULL, &wait) > 0;
+    if (!h->stops) {
+        keep_only(s->kept_fds, s->kept_count);
+        keep_open(&s->memory_fd, 1, true);
+        (void)setenv("GWHOST_WENT_BACK", s->went_back, 1);
+        lower_nofile(h);
+        (void)become(-1, "/proc/self/exe", h->options.argv, s->memory_fd);
+    }
+    if (h->sentry != NULL)
+        gw_sentry_resume(h->sentry);
+}
+
+void gw_reexec_back(struct gw_host *h, int code, const char *why)
+{
+    struct standby *s = &h->standby;
+    if (s->went_back != NULL && !s->complete && !h->stops && gw_err_passes(code))
+        begin_again(h, why);
     if (s->origin_fd < 0)
         return;
     gw_log(GW_ERROR, "respawn.failed", json_pack("{so}", "error", gw_json_string(why)),

@@ -33,10 +33,10 @@ static void say_last(struct gw_host *h, const char *why, const char *what)
         ;
 }
 
-void gw_standby_fail(struct gw_host *h, const char *why)
+void gw_standby_fail(struct gw_host *h, int code, const char *why)
 {
     say_last(h, why, h->standby.refused ? "refused" : NULL);
-    gw_reexec_back(h, why);
+    gw_reexec_back(h, code, why);
 }
 
 void gw_standby_say_stop(struct gw_host *h)
@@ -56,7 +56,7 @@ static void fail_start(struct gw_host *h, int code, const char *fmt, ...)
     gw_err_set(&h->start_err, code, "%s", text);
     // Also here: the predecessor may not hear it any more.
     gw_log(GW_ERROR, "standby.failed", json_pack("{so}", "error", gw_json_string(text)), "%s; this process ends", text);
-    gw_standby_fail(h, text);
+    gw_standby_fail(h, code, text);
     gw_host_post(h, GW_EV_START_FAILED);
 }
 
@@ -228,6 +228,12 @@ static int read_file(struct standby *s, struct gw_err *err)
 
 // ---- the way ----
 
+bool gw_standby_by_exec(const struct gw_host *h)
+{
+    struct stat st;
+    return h->options.handover_fd >= 0 && fstat(h->options.handover_fd, &st) == 0 && S_ISREG(st.st_mode);
+}
+
 int gw_standby_read_file(struct gw_host *h, struct gw_err *err)
 {
     struct standby *s = &h->standby;
@@ -370,16 +376,18 @@ void gw_standby_take_over(struct gw_host *h)
             fail_start(h, err.code, "%s", err.text);
             return;
         }
+        gw_reexec_back(h, err.code, err.text);
         h->cannot_serve = true; // there is no other image: it has failed, and waits for its operator
         h->start_err = err;
     }
     if (!take_connections_back(h))
         return;
-    // Long enough for a lock or a disk that is in the way for a moment; the predecessor goes on if it is not enough.
+    // Long enough for a lock or a disk that is in the way for a moment; the predecessor goes on if it is not enough, and
+    // answers before those who wait meanwhile are refused.
     if (s->went_back != NULL)
         with_store(h, &none);
     else
-        gw_workload_await(h, health_ms(s) / 4 * 3, with_store);
+        gw_workload_await(h, health_ms(s) / 3, with_store);
 }
 
 void gw_standby_say_started(struct gw_host *h)

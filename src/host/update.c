@@ -23,7 +23,10 @@ static bool recall(struct gw_host *h, struct gw_sentinel *ret)
 {
     struct gw_err err = {0};
     int rc = h->dir_fd >= 0 ? gw_sentinel_read(h->dir_fd, ret, &err) : -ENOENT;
-    if (rc < 0 && rc != -ENOENT) {
+    if (rc < 0 && gw_err_passes(rc)) {
+        gw_log(GW_WARN, "sentinel.failed", json_pack("{so}", "error", gw_json_string(err.text)),
+               "the record of the last update cannot be read now, and stays: %s", err.text);
+    } else if (rc < 0 && rc != -ENOENT) {
         gw_log(GW_WARN, "sentinel.failed", json_pack("{so}", "error", gw_json_string(err.text)),
                "the record of the last update is not understood, and removed: %s", err.text);
         gw_sentinel_remove(h->dir_fd);

@@ -20,6 +20,7 @@ enum {
     DEPTH = 16,
     TURN_MS = 1000, /* for a loop that could not run, before a deadline that has passed meanwhile strikes */
     PASS_ON_MS = 1000, /* a stop that the loop has not taken by then is told to the heir */
+    AGAIN_MS = 100, /* a thread that could not be had is asked for again, and the loop takes the signals */
 };
 
 /* One ring a kind, written by the sentry and read by the loop: when one is full, more of that kind are not
@@ -29,9 +30,20 @@ struct ring {
     atomic_uint head, tail; /* written by the sentry; read by the loop */
 };
 
+/* What the sentry knows beside its deadlines. */
+struct watch {
+    uint64_t turn_ms;    /* until then the loop has its turn, whatever has passed */
+    uint64_t turned_for; /* the deadline that it had one for: there is no second */
+    uint64_t pass_on_ms; /* when the heir is told of a stop; UINT64_MAX: nobody has asked for one */
+};
+
 struct gw_sentry {
-    uv_async_t wake; /* data: this */
+    uv_async_t wake;  /* data: this */
+    uv_timer_t again; /* data: this; runs while there is no thread */
+    int handles;      /* that are not closed yet */
     struct gw_sentry_config config;
+    struct watch watch; /* the thread's, or the loop's while there is none */
+    bool threaded;      /* the loop's own: there is a thread */
     struct ring rings[KINDS];
     atomic_uint_least64_t deadline;      /* the loop's */
     atomic_uint_least64_t stop_deadline; /* our own, until the loop has taken the stop */
@@ -123,16 +135,10 @@ static int wait_until(const sigset_t *set, uint64_t at_ms, uint64_t now_ms, sigi
     return sigtimedwait(set, ret, &ts);
 }
 
-/* What the sentry knows beside its deadlines. */
-struct watch {
-    uint64_t turn_ms;    /* until then the loop has its turn, whatever has passed */
-    uint64_t turned_for; /* the deadline that it had one for: there is no second */
-    uint64_t pass_on_ms; /* when the heir is told of a stop; UINT64_MAX: nobody has asked for one */
-};
-
 /* No signal waits, and the time for which one was waited is over. */
-static void judge(struct gw_sentry *s, struct watch *w)
+static void judge(struct gw_sentry *s)
 {
+    struct watch *w = &s->watch;
     bool stop;
     uint64_t at = nearest(s, &stop), now = gw_now_ms();
     if (atomic_load(&s->stop_deadline) == UINT64_MAX) {
@@ -152,8 +158,9 @@ static void judge(struct gw_sentry *s, struct watch *w)
     atomic_store(&s->stop_deadline, UINT64_MAX);
 }
 
-static void take(struct gw_sentry *s, struct watch *w, int sig, const siginfo_t *si)
+static void take(struct gw_sentry *s, int sig, const siginfo_t *si)
 {
+    struct watch *w = &s->watch;
     if (sig == SIGCONT) {
         bool stop;
         w->turned_for = nearest(s, &stop);
@@ -187,7 +194,7 @@ static void stand(struct gw_sentry *s)
 static void *run(void *arg)
 {
     struct gw_sentry *s = arg;
-    struct watch w = {.turned_for = UINT64_MAX, .pass_on_ms = UINT64_MAX};
+    const struct watch *w = &s->watch;
     (void)pthread_setname_np(pthread_self(), "gwhost-sentry");
     sigset_t set = signal_set(true);
     while (!atomic_load(&s->quit)) {
@@ -198,14 +205,14 @@ static void *run(void *arg)
         bool stop;
         siginfo_t si;
         uint64_t until = nearest(s, &stop);
-        if (until < w.turn_ms)
-            until = w.turn_ms;
+        if (until < w->turn_ms)
+            until = w->turn_ms;
         // What has come is taken before a deadline is judged, however long it has passed.
-        int sig = wait_until(&set, until < w.pass_on_ms ? until : w.pass_on_ms, gw_now_ms(), &si);
+        int sig = wait_until(&set, until < w->pass_on_ms ? until : w->pass_on_ms, gw_now_ms(), &si);
         if (sig < 0 && errno == EAGAIN)
-            judge(s, &w);
+            judge(s);
         else if (sig > 0 && sig != nudge())
-            take(s, &w, sig, &si);
+            take(s, sig, &si);
     }
     return NULL;
 }
@@ -232,11 +239,40 @@ static void on_wake(uv_async_t *wake)
 static void on_closed(uv_handle_t *handle)
 {
     struct gw_sentry *s = handle->data;
+    if (--s->handles > 0)
+        return;
     if (s->closed != NULL)
         s->closed(s->closed_ud);
     (void)pthread_cond_destroy(&s->changed);
     (void)pthread_mutex_destroy(&s->lock);
     free(s);
+}
+
+static void close_handles(struct gw_sentry *s)
+{
+    uv_close((uv_handle_t *)&s->again, on_closed);
+    uv_close((uv_handle_t *)&s->wake, on_closed);
+}
+
+static int start_thread(struct gw_sentry *s)
+{
+    int rc = -pthread_create(&s->thread, NULL, run, s);
+    s->threaded = rc == 0;
+    return rc;
+}
+
+static void on_again(uv_timer_t *again)
+{
+    struct gw_sentry *s = again->data;
+    const struct timespec none = {0};
+    sigset_t set = signal_set(false);
+    siginfo_t si;
+    int sig;
+    while ((sig = sigtimedwait(&set, &si, &none)) > 0)
+        take(s, sig, &si);
+    judge(s);
+    if (start_thread(s) == 0)
+        (void)uv_timer_stop(&s->again);
 }
 
 int gw_sentry_open(uv_loop_t *loop, const struct gw_sentry_config *config, struct gw_sentry **ret_sentry,
@@ -253,12 +289,18 @@ int gw_sentry_open(uv_loop_t *loop, const struct gw_sentry_config *config, struc
         free(s);
         return gw_err_set(err, rc, "cannot watch for signals: %s", gw_strerror(rc));
     }
-    s->wake.data = s;
+    (void)uv_timer_init(loop, &s->again);
+    uv_unref((uv_handle_t *)&s->again);
+    s->wake.data = s->again.data = s;
+    s->handles = 2;
+    s->watch = (struct watch){.turned_for = UINT64_MAX, .pass_on_ms = UINT64_MAX};
     (void)pthread_mutex_init(&s->lock, NULL);
     (void)pthread_cond_init(&s->changed, NULL);
-    rc = -pthread_create(&s->thread, NULL, run, s);
+    rc = start_thread(s);
+    if (rc < 0 && config->patient)
+        rc = uv_timer_start(&s->again, on_again, AGAIN_MS, AGAIN_MS);
     if (rc < 0) {
-        uv_close((uv_handle_t *)&s->wake, on_closed);
+        close_handles(s);
         return gw_err_set(err, rc, "cannot start the thread that takes signals: %s (a limit of processes: ulimit -u, "
                           "TasksMax=, pids.max)", gw_strerror(rc));
     }
@@ -268,7 +310,8 @@ int gw_sentry_open(uv_loop_t *loop, const struct gw_sentry_config *config, struc
 
 static void poke(struct gw_sentry *s)
 {
-    (void)pthread_kill(s->thread, nudge());
+    if (s->threaded)
+        (void)pthread_kill(s->thread, nudge());
 }
 
 void gw_sentry_arm(struct gw_sentry *s, uint64_t deadline_ms)
@@ -307,7 +350,7 @@ void gw_sentry_pause(struct gw_sentry *s)
     (void)pthread_mutex_lock(&s->lock);
     atomic_store(&s->pausing, true);
     poke(s);
-    while (!s->standing)
+    while (s->threaded && !s->standing)
         (void)pthread_cond_wait(&s->changed, &s->lock);
     (void)pthread_mutex_unlock(&s->lock);
     tell(s);
@@ -325,11 +368,12 @@ void gw_sentry_close(struct gw_sentry *s, void (*cb)(void *ud), void *ud)
 {
     atomic_store(&s->quit, true);
     poke(s);
-    (void)pthread_join(s->thread, NULL);
+    if (s->threaded)
+        (void)pthread_join(s->thread, NULL);
     tell(s);
     s->closed = cb;
     s->closed_ud = ud;
-    uv_close((uv_handle_t *)&s->wake, on_closed);
+    close_handles(s);
 }
 
 const char *gw_signal_name(int number)

@@ -9,7 +9,10 @@
  * of the host: a stop that the loop does not take within a second is told to the heir as well.
  *
  * A process that stood still (SIGSTOP, a frozen cgroup) finds that its deadlines have passed before its loop could
- * run: where the wait for one has overslept, and behind a SIGCONT, the loop has a second before it strikes. */
+ * run: where the wait for one has overslept, and behind a SIGCONT, the loop has a second before it strikes.
+ *
+ * A host that may not fail for the want of a thread (its image has replaced another one's) is patient: until it can be
+ * had, a timer of the loop takes the signals and judges the deadlines. */
 #pragma once
 
 #include "os/proc.h"
@@ -37,6 +40,7 @@ struct gw_sentry_config {
     void (*expired)(void *ud, bool stop); /* on the sentry's thread; must not return. stop: one that nobody took */
     void (*quit)(void);                   /* on the sentry's thread, at a SIGQUIT, before the loop hears of it; or NULL */
     uint64_t stop_grace_ms;                                /* from a stop signal to expired(), see above */
+    bool patient; /* who has no thread yet is opened all the same, and asks for it again */
     void *ud;
 };
 

@@ -101,18 +101,26 @@ static const char *understand(const json_t *o, struct gw_sentinel *s)
     return NULL;
 }
 
+/* Its code where it is the system that cannot read it now. */
+static int unreadable(int code)
+{
+    return gw_err_passes(code) ? code : -EINVAL;
+}
+
 int gw_sentinel_read(int dir_fd, struct gw_sentinel *ret, struct gw_err *err)
 {
     struct stat st;
     int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
     if (fd < 0)
         return errno == ENOENT ? gw_err_set(err, -ENOENT, "there is no %s", name)
-                               : gw_err_set(err, -EINVAL, "cannot open %s: %s", name, gw_strerror(errno));
+                               : gw_err_set(err, unreadable(-errno), "cannot open %s: %s", name, gw_strerror(errno));
     bool plain = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size <= SENTINEL_BYTES;
     char *text = gw_calloc(SENTINEL_BYTES + 1, 1);
     size_t n = 0;
-    for (ssize_t got; plain && n < SENTINEL_BYTES && (got = read(fd, text + n, SENTINEL_BYTES - n)) > 0;)
+    ssize_t got = 1;
+    for (; plain && n < SENTINEL_BYTES && (got = read(fd, text + n, SENTINEL_BYTES - n)) > 0;)
         n += (size_t)got;
+    int code = got < 0 ? -errno : 0;
     (void)close(fd);
     json_t *o = NULL;
     struct gw_sentinel s = {.duration_ms = -1};
@@ -120,6 +128,8 @@ int gw_sentinel_read(int dir_fd, struct gw_sentinel *ret, struct gw_err *err)
     int rc = 0;
     if (!plain)
         rc = gw_err_set(err, -EINVAL, "%s is not a plain file of at most %d bytes", name, SENTINEL_BYTES);
+    else if (code < 0)
+        rc = gw_err_set(err, unreadable(code), "cannot read %s: %s", name, gw_strerror(code));
     else if (gw_json_parse(text, n, &o, &why) < 0)
         rc = gw_err_set(err, -EINVAL, "%s is no JSON: %s", name, why.text);
     const char *field = rc == 0 ? understand(o, &s) : NULL;

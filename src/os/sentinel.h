@@ -21,7 +21,7 @@ struct gw_sentinel {
 
 /* Written whole, 0600. Returns 0 or a negative errno. */
 int gw_sentinel_write(int dir_fd, const struct gw_sentinel *s, struct gw_err *err);
-/* Returns 0, -ENOENT, or -EINVAL with what is not understood. */
+/* Returns 0, -ENOENT, -EINVAL with what is not understood, or a code that passes: it cannot be read now. */
 int gw_sentinel_read(int dir_fd, struct gw_sentinel *ret, struct gw_err *err);
 void gw_sentinel_remove(int dir_fd);
 void gw_sentinel_fini(struct gw_sentinel *s);

@@ -30,6 +30,7 @@ struct gw_sources {
     struct source *files; /* owned */
     size_t count;
     char *missing[MISSING_MAX]; /* owned */
+    bool absent[MISSING_MAX];   /* of these: there was no such file, which counts as read */
     size_t missing_count;
     int trouble; /* 0, or why the last file was not read that may well be there */
     void (*enter)(void), (*leave)(void);
@@ -109,12 +110,20 @@ static int slurp(int fd, const char *path, struct gw_buf *b, struct gw_err *err)
     }
 }
 
-static void add_missing(struct gw_sources *s, const char *path)
+static size_t find_missing(const struct gw_sources *s, const char *path)
 {
-    for (size_t i = 0; i < s->missing_count; i++)
-        if (strcmp(s->missing[i], path) == 0)
-            return;
-    if (s->missing_count < MISSING_MAX)
+    size_t i = 0;
+    while (i < s->missing_count && strcmp(s->missing[i], path) != 0)
+        i++;
+    return i;
+}
+
+static void add_missing(struct gw_sources *s, const char *path, bool absent)
+{
+    size_t i = find_missing(s, path);
+    if (i < MISSING_MAX)
+        s->absent[i] = absent;
+    if (i == s->missing_count && i < MISSING_MAX)
         s->missing[s->missing_count++] = gw_strdup(path);
 }
 
@@ -143,14 +152,18 @@ static int get(struct gw_sources *s, const char *path, const struct source **ret
         if (s->frozen)
             return gw_err_set(err, -ENOENT, "%s: not among the files that were read when this was loaded",
                               path);
+        size_t i = find_missing(s, path);
+        if (i < s->missing_count && s->absent[i])
+            return gw_err_set(err, -ENOENT, "%s: %s", path, gw_strerror(-ENOENT));
         if (s->enter != NULL)
             s->enter();
         int rc = add_from_disk(s, path, err);
+        bool absent = rc == -ENOENT || rc == -ENOTDIR; // how a module is looked for
         if (rc < 0)
-            add_missing(s, path);
+            add_missing(s, path, absent);
         if (s->leave != NULL)
             s->leave();
-        if (rc < 0 && rc != -ENOENT && rc != -ENOTDIR) // these are how a module is looked for
+        if (rc < 0 && !absent)
             s->trouble = rc;
         if (rc < 0)
             return rc;

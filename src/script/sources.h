@@ -11,7 +11,7 @@ struct gw_err;
 struct gw_sources;
 
 /* An empty snapshot; holds one reference. A reader looks in the snapshot first; what it lacks is read from
- * disk and added, unless it is frozen. */
+ * disk and added, unless it is frozen. That a file was not there is read and kept as well. */
 struct gw_sources *gw_sources_new(void);
 struct gw_sources *gw_sources_ref(struct gw_sources *s);
 /* NULL is fine; always NULL. */

@@ -265,6 +265,21 @@ t.test("a follower is told of each event as it happens", function()
   host:stop()
 end)
 
+if os.execute("command -v strace >/dev/null 2>&1") then
+  t.test("a history that cannot be read for a moment is not made a shorter one", function()
+    local dir = t.dir()
+    local file = dir .. "/state/restarts.jsonl"
+    local host = t.start({ dir = dir, env = { "ASAN_OPTIONS=detect_leaks=0" }, wrap = { "strace", "-D", "-f", "-qq", "-o", "/dev/null",
+      "-P", file, "-e", "trace=pread64", "-e", "inject=pread64:error=EIO" } })
+    local old = {}
+    for i = 1, 3000 do old[i] = ('{"request_id":"old%d","reason":"%s","outcome":"restarted"}\n'):format(i, ("x"):rep(80)) end
+    t.write(file, table.concat(old))
+    t.eq(host:restarted({}).outcome, "restarted")
+    t.ok(#t.read(file) > #table.concat(old), "what could not be read is gone")
+    host:stop()
+  end)
+end
+
 t.test("whatever a crash leaves of the history costs itself only, and what it left open gets its outcome", function()
   local host = t.start({})
   t.eq(host:restarted({ reason = "kept" }).outcome, "restarted")

@@ -153,7 +153,7 @@ test("a lock that comes between the two owners is waited for by the next one, or
   function()
     for _, stays in ipairs { false, true } do
       local host = t.start({ policy = [[return { authorize_sigusr1 = function() return true end,
-        restart_mode = function() return { mode = "respawn", health_timeout_ms = 3000 } end,
+        restart_mode = function() return "respawn" end,
         drain_budget = function(ctx) return ctx.action == "stop" and 0 or 60000 end }]] })
       local pid, id = host.pid, host:submit({ handler = "sleep", input = { ms = 600000 } })
       host:until_status(id, "running")
@@ -172,9 +172,12 @@ test("a lock that comes between the two owners is waited for by the next one, or
       local release = locked(host.state_dir)
       assert(uv.kill(child, "sigcont"))
       host:wait("store.unavailable", function(e) return e.pid == child end)
+      -- Who asks the application meanwhile is answered by whoever goes on.
+      local asked = t.go(function() t.eq(host:request("GET", "/nothing", nil, nil, 20000).status, 404) end)
       if not stays then release() end
       t.eq(host:wait("restart.outcome", function(e) return e.request_id == request end).outcome, "restarted")
       t.eq(host:get("/healthz").json.pid, stays and pid or child)
+      t.join({ asked })
       if stays then
         t.match(host:wait("respawn.failed").error, "locked by another process")
         t.eq(host:get("/readyz").json.store, "unavailable")

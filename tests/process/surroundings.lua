@@ -115,22 +115,36 @@ for _, case in ipairs({ { "epoll_create1", "EMFILE", 1 }, { "eventfd2", "EMFILE"
   end)
 end
 
---- strace without -f stays with the main thread, over its execve: the nth call is the image's that comes next.
-for _, case in ipairs({ { "epoll_create1", "EMFILE", 2, "event loop" }, { "clone3", "EAGAIN", 3, "thread that takes signals" } }) do
-  t.test("an image that has no " .. case[4] .. " goes back to the one that it comes from", function()
+t.test("a first start that has no descriptors for an event loop says so and exits with 1", function()
+  local host = t.start({ ready = false, wrap = { "prlimit", "--nofile=5:5" } })
+  t.eq(host:wait_exit(), 1)
+  t.match(host:wait("app.start_failed").error, "event loop")
+end)
+
+--- strace without -f stays with the main thread, over its execve: the calls are those of the images that come next.
+for _, case in ipairs({
+  { "goes back to the one that it comes from", "epoll_create1", "EMFILE", "2", "event loop" },
+  { "goes back, and what that one lacks too is waited for", "epoll_create1", "EMFILE", "2..4", "event loop" },
+  { "serves without it until it can be had", "clone3", "EAGAIN", "3..6" } }) do
+  local name, call, why, when, lacks = table.unpack(case)
+  t.test(("an image whose %s is refused (%s) %s"):format(call, when, name), function()
     local host = t.start({ policy = [[return { restart_mode = function() return "reexec" end }]],
       env = { "ASAN_OPTIONS=detect_leaks=0" },
-      wrap = { "strace", "-qq", "-o", "/dev/null", "-e", "signal=none", "-e", "trace=" .. case[1],
-        "-e", ("inject=%s:error=%s:when=%d"):format(case[1], case[2], case[3]) } })
-    local c = t.ok(t.connect(host)) -- lives through both
-    t.eq(c:request("GET", "/healthz").json.pid, host.pid)
+      wrap = { "strace", "-qq", "-o", "/dev/null", "-e", "signal=none", "-e", "trace=" .. call,
+        "-e", ("inject=%s:error=%s:when=%s"):format(call, why, when) } })
+    local c = t.ok(t.connect(host)) -- lives through all of them
+    local before = c:request("GET", "/healthz").json
+    t.eq(before.pid, host.pid)
     local pid, outcome = host.pid, host:restarted({})
-    t.eq(outcome.outcome, "failed")
-    t.match(outcome.why, case[4])
-    t.eq(c:request("GET", "/healthz").json.pid, pid)
+    t.eq(outcome.outcome, lacks and "failed" or "restarted")
+    if lacks then t.match(outcome.why, lacks) end
+    local after = c:request("GET", "/healthz").json
+    t.eq(after.pid, pid)
+    t.ok(after.boot_id ~= before.boot_id)
     t.eq(host:get("/readyz").status, 200)
+    host:until_status(host:submit({ handler = "echo" }), "succeeded")
     c:close()
-    host:signal("sigterm")
+    host:signal("sigterm") -- heard, whoever takes the signals by now
     t.eq(host:wait_exit(), 0)
   end)
 end

@@ -11,6 +11,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -90,12 +91,27 @@ static void a_link_is_not_followed(void **state)
     assert_int_equal(gw_sentinel_read(fd, &r, &err), -EINVAL);
 }
 
+static void what_cannot_be_read_now_is_not_called_wrong(void **state)
+{
+    struct gw_sentinel r = {0};
+    struct gw_err err = {0};
+    struct rlimit old, none;
+    assert_int_equal(gw_file_write(fd, "restart-sentinel.json", "{}", 2, 0600, false, NULL), 0);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = old.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    int rc = gw_sentinel_read(fd, &r, &err);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+    assert_int_equal(rc, -EMFILE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(what_was_written_is_read, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_not_understood_names_the_field, setup, teardown),
         cmocka_unit_test_setup_teardown(a_link_is_not_followed, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_cannot_be_read_now_is_not_called_wrong, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

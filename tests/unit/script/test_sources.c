@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <lauxlib.h>
 #include <lualib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -103,6 +104,34 @@ static void a_file_is_read_once_and_kept(void **state)
     assert_text(p, "a.lua", "return 1");
     assert_int_equal(gw_sources_count(p->s), 1);
     assert_string_equal(gw_sources_path(p->s, 0), path);
+    free(path);
+}
+
+static void a_file_that_was_not_there_stays_so(void **state)
+{
+    struct place *p = *state;
+    char *path = path_of(p, "a.lua");
+    const char *text;
+    size_t n;
+    struct gw_err err;
+    assert_int_equal(gw_sources_read(p->s, path, &text, &n, &err), -ENOENT);
+    put(p, "a.lua", "return 1");
+    assert_int_equal(gw_sources_read(p->s, path, &text, &n, &err), -ENOENT);
+    assert_int_equal(gw_sources_missing_count(p->s), 1);
+
+    // Going back to it needs no descriptor either. What could not be read is another matter, and may be there.
+    struct rlimit old, none;
+    char *other = path_of(p, "b.lua");
+    put(p, "b.lua", "return 2");
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = old.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    int absent = gw_sources_read(p->s, path, &text, &n, &err), unread = gw_sources_read(p->s, other, &text, &n, &err);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+    assert_int_equal(absent, -ENOENT);
+    assert_int_equal(unread, -EMFILE);
+    assert_text(p, "b.lua", "return 2");
+    free(other);
     free(path);
 }
 
@@ -340,6 +369,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_file_is_read_once_and_kept, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_file_that_was_not_there_stays_so, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_frozen_snapshot_reads_nothing_more, set_up, tear_down),
         cmocka_unit_test_setup_teardown(only_regular_files_of_four_mebibytes_are_read, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_hash_covers_names_texts_and_their_order, set_up, tear_down),
