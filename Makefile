@@ -43,7 +43,7 @@ unit process: %: sanitized
 # One file of process tests, and of these the tests whose names contain F: make one T=process.drain F="a lane"
 one: sanitized
 	@GWHOST_BINARY="$(CURDIR)/$(SANITIZED)/gwhost" GWHOST_RELEASE="$(CURDIR)/$(BUILD)/gwhost" GWHOST_SOURCE="$(CURDIR)" \
-	  LUA_PATH="$(CURDIR)/tests/?.lua;;" lua5.4 "tests/process/$(patsubst process.%,%,$(T)).lua" "$(F)"
+	  LUA_PATH="$(CURDIR)/tests/?.lua;;" lua5.4 tests/support/guarded.lua lua5.4 "tests/process/$(patsubst process.%,%,$(T)).lua" "$(F)"
 
 lint: deps
 	luacheck -q lua policies tests

@@ -122,7 +122,7 @@ if arg and arg[0] and arg[0]:match("guarded%.lua$") then
   if arg[1] == "--wait" then
     wait_for_the_end(assert(arg[2]))
   else
-    guarded.run(arg[0], { table.unpack(arg) })
+    guarded.run(assert(uv.fs_realpath(arg[0])), { table.unpack(arg) })
   end
 end
 
