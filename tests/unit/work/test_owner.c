@@ -1,5 +1,5 @@
 /* Who owns the file, and what it may be believed. */
-#include "unit/work/rig.h"
+#include "unit/work/store_fixture.h"
 
 #include "base/str.h"
 #include "base/time.h"
@@ -13,35 +13,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-static struct rig r;
-
-static int up2(void **state)
-{
-    rig_up(&r, 2);
-    return 0;
-}
-
-static int up0(void **state)
-{
-    rig_init(&r);
-    return 0;
-}
-
-static int down(void **state)
-{
-    rig_fini(&r);
-    return 0;
-}
-
-static const struct gw_task_spec echo = {.handler = "echo", .priority = GW_PRIORITY_NORMAL};
-
-static void reopen(const char *boot_id)
-{
-    rig_close(&r);
-    if (rig_open(&r, boot_id) != 0)
-        fail_msg("%s", r.err.text);
-}
 
 static const char *done_task(void)
 {
@@ -246,7 +217,7 @@ static void a_file_that_is_removed_under_the_host_is_put_back(void **state)
         rig_until(&r, rig_was_executed(&r, b)); // whoever was running goes on
         assert_int_equal(rig_finish(&r, b, GW_TASK_SUCCEEDED, NULL), 0);
         rig_until(&r, rig_times_changed(&r, b, GW_TASK_SUCCEEDED) == 1);
-        reopen("boot-2");
+        next_boot("boot-2");
         assert_int_equal(r.found.acknowledged, 0);
         assert_int_equal(rig_status(&r, a), GW_TASK_SUCCEEDED);
         assert_int_equal(rig_status(&r, b), GW_TASK_SUCCEEDED);
@@ -274,7 +245,7 @@ static void a_folder_that_is_not_ours_any_more_gets_nothing(void **state)
 {
     rig_close(&r);
     shell(": > gwhost.lock");
-    reopen("boot-2");
+    next_boot("boot-2");
     rig_start(&r, 1);
     const char *a = done_task();
     shell("mkdir ../$$ && mv gwhost.lock tasks.db* ../$$/ && echo $$ > away && : > gwhost.lock");
@@ -309,7 +280,7 @@ static void a_file_that_is_replaced_under_the_host_is_used_and_the_other_kept(vo
     rig_close(&r);
     shell(line);
     free(line);
-    reopen("boot-3");
+    next_boot("boot-3");
     assert_int_equal(rig_status(&r, b), GW_TASK_SUCCEEDED);
 }
 
@@ -344,7 +315,7 @@ static void a_store_that_has_lost_what_was_acknowledged_is_found_out(void **stat
             fail_msg("%s: moved %s, %lld of %lld", ways[i].name, r.moved != NULL ? r.moved : "no",
                      (long long)r.found.commits, (long long)r.found.acknowledged);
         // It is said once: what follows is acknowledged again.
-        reopen("boot-4");
+        next_boot("boot-4");
         assert_int_equal(r.found.acknowledged, 0);
     }
 }
@@ -354,18 +325,18 @@ static void nothing_is_called_older_that_is_not(void **state)
     for (int i = 0; i < 3; i++) {
         (void)rig_submit_echo(&r);
         r.goes_on = i == 1;
-        reopen("again");
+        next_boot("again");
         assert_int_equal(r.found.acknowledged, 0);
         assert_false(r.found.put_back);
         rig_start(&r, 1);
     }
     rig_close(&r);
     shell("rm tasks.count");
-    reopen("again");
+    next_boot("again");
     assert_int_equal(r.found.acknowledged, 0);
     rig_close(&r);
     shell("echo nonsense > tasks.count");
-    reopen("again");
+    next_boot("again");
     assert_int_equal(r.found.acknowledged, 0);
 }
 

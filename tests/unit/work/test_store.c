@@ -1,4 +1,4 @@
-#include "unit/work/rig.h"
+#include "unit/work/store_fixture.h"
 
 #include "base/str.h"
 #include "base/time.h"
@@ -17,35 +17,6 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-static struct rig r;
-
-static int up2(void **state)
-{
-    rig_up(&r, 2);
-    return 0;
-}
-
-static int up0(void **state)
-{
-    rig_init(&r);
-    return 0;
-}
-
-static int down(void **state)
-{
-    rig_fini(&r);
-    return 0;
-}
-
-static const struct gw_task_spec echo = {.handler = "echo", .priority = GW_PRIORITY_NORMAL};
-
-static void next_boot(const char *boot_id)
-{
-    rig_close(&r);
-    if (rig_open(&r, boot_id) != 0)
-        fail_msg("%s", r.err.text);
-}
 
 static void what_is_accepted_is_in_the_file_and_what_runs_is_marked(void **state)
 {
